@@ -1,0 +1,1 @@
+//! The slow device that is obviously right.
