@@ -14,7 +14,12 @@ pub fn block(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     for _ in 0..10 {
         let first = u64::from(MULTIPLIER[0]) * u64::from(c[0]);
         let second = u64::from(MULTIPLIER[1]) * u64::from(c[2]);
-        c = [(second >> 32) as u32 ^ c[1] ^ k[0], second as u32, (first >> 32) as u32 ^ c[3] ^ k[1], first as u32];
+        c = [
+            (second >> 32) as u32 ^ c[1] ^ k[0],
+            second as u32,
+            (first >> 32) as u32 ^ c[3] ^ k[1],
+            first as u32,
+        ];
         k = [k[0].wrapping_add(WEYL[0]), k[1].wrapping_add(WEYL[1])];
     }
     c
@@ -74,10 +79,7 @@ mod tests {
     #[test]
     fn known_answers() {
         assert_eq!(block([0; 2], [0; 4]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
-        assert_eq!(
-            block([u32::MAX; 2], [u32::MAX; 4]),
-            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
-        );
+        assert_eq!(block([u32::MAX; 2], [u32::MAX; 4]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         assert_eq!(
             block([0xa409_3822, 0x299f_31d0], [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]

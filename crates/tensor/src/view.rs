@@ -32,7 +32,12 @@ impl View {
     /// # Panics
     /// When the range leaves the view.
     pub fn row_range(&self, start: usize, count: usize) -> Self {
-        assert!(start + count <= self.rows, "rows {start}..{} of a view of {} rows", start + count, self.rows);
+        assert!(
+            start + count <= self.rows,
+            "rows {start}..{} of a view of {} rows",
+            start + count,
+            self.rows
+        );
         Self { offset: self.offset + start * self.cols * self.dtype.bytes(), rows: count, ..*self }
     }
 

@@ -1,0 +1,133 @@
+//! Activations' element type and the scalar functions of inner loops, written so that the compiler
+//! vectorises them: no branches, no calls.
+
+use super::memory::Element;
+use half::{bf16, f16};
+
+/// An element type of activations: stored narrow, computed in f32.
+pub(crate) trait Act: Element {
+    fn to_f32(self) -> f32;
+    /// Round to nearest even.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Act for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Act for bf16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        // A NaN must not be rounded to infinity: keep its top bits and make it quiet.
+        let nan = (bits >> 16) | 0x40;
+        Self::from_bits(if value.is_nan() { nan } else { rounded } as u16)
+    }
+}
+
+impl Act for f16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        Self::to_f32(self)
+    }
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+}
+
+/// `eˣ` within 2 units in the last place over the normal range: `2ⁿ · p(r)`, `r = x - n ln 2` in
+/// two parts (Cody & Waite), a polynomial of degree 6 on |r| ≤ ln 2 / 2. Overflows to infinity above 88.72; below
+/// -87.33 the result is 0.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Adding and subtracting 1.5 · 2²³ rounds to an integer without a call.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = x.clamp(-88.0, 88.8);
+    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 1.388_888_9e-3_f32;
+    p = p * r + 8.333_334e-3;
+    p = p * r + 4.166_666_8e-2;
+    p = p * r + 1.666_666_7e-1;
+    p = p * r + 0.5;
+    p = p * r * r + r + 1.0;
+    // Two steps, so that 2¹²⁸ of the last octave does not overflow the exponent field.
+    let half = n as i32 >> 1;
+    let scale = |e: i32| f32::from_bits(((e + 127) << 23) as u32);
+    let value = p * scale(half) * scale(n as i32 - half);
+    let value = if x < -87.33 { 0.0 } else { value };
+    if x.is_nan() { x } else { value }
+}
+
+/// `1 / (1 + e⁻ˣ)`.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+const GELU_SCALE: f32 = 0.797_884_6; // √(2/π)
+const GELU_CUBIC: f32 = 0.044_715;
+
+/// GELU in its tanh form; `(1 + tanh u) / 2 = sigmoid(2u)`.
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> f32 {
+    let u = GELU_SCALE * (x + GELU_CUBIC * x * x * x);
+    x * sigmoid(2.0 * u)
+}
+
+/// The derivative of [`gelu`].
+#[inline(always)]
+pub(crate) fn gelu_gradient(x: f32) -> f32 {
+    let u = GELU_SCALE * (x + GELU_CUBIC * x * x * x);
+    let s = sigmoid(2.0 * u);
+    s + x * s * (1.0 - s) * 2.0 * GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * x * x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let mut worst = 0.0f64;
+        for i in 0..2_000_000 {
+            let x = -87.0 + 175.7 * (f64::from(i) / 2_000_000.0);
+            let x = x as f32;
+            let exact = f64::from(x).exp();
+            worst = worst.max(((f64::from(exp(x)) - exact) / exact).abs());
+        }
+        assert!(worst < 2.0 * f64::from(f32::EPSILON), "relative error {worst:e}");
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(-1000.0), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(1000.0), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn bf16_rounding_agrees_with_half() {
+        for bits in (0..=u32::MAX).step_by(65_521) {
+            let value = f32::from_bits(bits);
+            let (ours, theirs) = (<bf16 as Act>::from_f32(value), bf16::from_f32(value));
+            assert!(ours.to_bits() == theirs.to_bits() || (value.is_nan() && ours.is_nan()), "{value}");
+        }
+    }
+}
