@@ -22,6 +22,7 @@ of the tensor), `deviation.curve` (largest |f32 - f64| of a loss).
 """
 
 import copy
+import json
 import pathlib
 
 import torch
@@ -66,6 +67,7 @@ def main():
         (folder / "generation_config.json").unlink(missing_ok=True)
         tensors, metadata = golden(model)
         save_file(tensors, folder / "golden.safetensors", metadata)
+        sort_metadata(folder / "golden.safetensors")
         for file in folder.glob("*.safetensors"):
             file.chmod(0o644)
         print(name, {key: value for key, value in metadata.items() if "deviation" in key})
@@ -153,6 +155,17 @@ def curve(model, tokens, targets):
         optimizer.step()
         losses.append(loss.detach())
     return torch.stack(losses)
+
+
+def sort_metadata(path):
+    """safetensors writes metadata in random order; the same numbers must be the same bytes."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def in_f64(model):
