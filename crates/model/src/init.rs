@@ -1,0 +1,66 @@
+//! Parameter values: first ones by name and index, given ones from a [`TensorSource`], current ones back.
+
+use crate::{Init, ModelError, Parameter};
+use triax_tensor::philox::Stream;
+use triax_tensor::{Device, DeviceExt};
+
+/// Named tensors in this crate's names and layouts, see [`crate::declare`].
+pub trait TensorSource {
+    /// All elements, row by row.
+    fn tensor(&self, name: &str) -> Result<Vec<f32>, ModelError>;
+}
+
+/// Fills every parameter; element i of a parameter depends on `seed`, its name and i alone.
+pub(crate) fn initialise(device: &mut dyn Device, parameters: &[Parameter], seed: u64) {
+    for parameter in parameters {
+        match parameter.init {
+            Init::Normal { std } => {
+                device.fill_normal(parameter.weight, Stream::named(seed, &parameter.name), 0, 0.0, std);
+            }
+            Init::Constant(value) => device.fill(parameter.weight, value),
+        }
+    }
+}
+
+/// Sets every parameter from `source`.
+pub(crate) fn load(
+    device: &mut dyn Device,
+    parameters: &[Parameter],
+    source: &dyn TensorSource,
+) -> Result<(), ModelError> {
+    for parameter in parameters {
+        let values = source.tensor(&parameter.name)?;
+        if values.len() != parameter.weight.len() {
+            return Err(ModelError::TensorLength {
+                name: parameter.name.clone(),
+                found: values.len(),
+                expected: parameter.weight.len(),
+                dims: parameter.dims.clone(),
+            });
+        }
+        device.upload_slice(parameter.weight, &values);
+    }
+    Ok(())
+}
+
+/// The weights in a device's memory as a source.
+pub struct DeviceTensors<'a> {
+    pub(crate) device: &'a dyn Device,
+    pub(crate) parameters: &'a [Parameter],
+}
+
+impl TensorSource for DeviceTensors<'_> {
+    fn tensor(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        match self.parameters.iter().find(|p| p.name == name) {
+            Some(parameter) => Ok(self.device.download_vec(parameter.weight)),
+            None => Err(ModelError::NoTensor {
+                name: name.into(),
+                available: format!(
+                    "{} parameters, the first `{}`",
+                    self.parameters.len(),
+                    self.parameters[0].name
+                ),
+            }),
+        }
+    }
+}

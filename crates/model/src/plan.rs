@@ -1,0 +1,231 @@
+//! From options to buffers: [`Options`], [`Stage`] and the builder that puts every buffer of a network into
+//! the table before anything is allocated.
+
+use crate::{ModelError, Parameter, declare};
+use std::collections::HashMap;
+use std::ops::Range;
+use triax_spec::model::{Model, Positions};
+use triax_spec::run::Recompute;
+use triax_tensor::{Class, DType, Device, Need, Packed, Table, View};
+
+/// How a network runs; together with the model it decides every buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Of activations and working weights.
+    pub dtype: DType,
+    /// Tokens per sample, at most the model's.
+    pub sequence: usize,
+    /// Samples per micro-batch.
+    pub micro_batch: usize,
+    /// Most micro-batches in one optimizer step. With one, backward copies of the weights are packed when
+    /// they are used and share one buffer, for there is no second use.
+    pub micro_batches: usize,
+    pub recompute: Recompute,
+    /// Virtual shards of sums that tensor parallelism may split: a power of two.
+    pub tensor_shards: usize,
+    /// Tokens whose logits are held at a time.
+    pub loss_chunk: usize,
+    /// Of dropout.
+    pub seed: u64,
+    /// Without it there are no gradients and no backward, and activations are not kept.
+    pub training: bool,
+}
+
+impl Options {
+    /// Tokens of a micro-batch.
+    pub const fn tokens(&self) -> usize {
+        self.micro_batch * self.sequence
+    }
+
+    fn check(&self, model: &Model) -> Result<(), ModelError> {
+        let positive = [
+            ("micro_batch", self.micro_batch),
+            ("micro_batches", self.micro_batches),
+            ("sequence", self.sequence),
+            ("loss_chunk", self.loss_chunk),
+            ("layers", model.layers),
+            ("hidden", model.hidden),
+            ("heads", model.heads),
+            ("kv_heads", model.kv_heads),
+            ("head_dim", model.head_dim),
+            ("ffn", model.ffn),
+            ("vocab", model.vocab),
+        ];
+        for (what, value) in positive {
+            if value == 0 {
+                return Err(ModelError::invalid(what, value, "must be at least 1"));
+            }
+        }
+        if !self.dtype.is_activation() {
+            return Err(ModelError::invalid("dtype", self.dtype, "activations are bf16, f16 or f32"));
+        }
+        if self.sequence > model.sequence {
+            return Err(ModelError::invalid(
+                "sequence",
+                self.sequence,
+                format!("the model is made for at most {} tokens", model.sequence),
+            ));
+        }
+        if !model.heads.is_multiple_of(model.kv_heads) {
+            return Err(ModelError::invalid(
+                "kv_heads",
+                model.kv_heads,
+                format!("must divide heads ({})", model.heads),
+            ));
+        }
+        if matches!(model.positions, Positions::Rotary { .. }) && !model.head_dim.is_multiple_of(2) {
+            return Err(ModelError::invalid(
+                "head_dim",
+                model.head_dim,
+                "must be even with rotary positions",
+            ));
+        }
+        if !self.tensor_shards.is_power_of_two() {
+            return Err(ModelError::invalid("tensor_shards", self.tensor_shards, "must be a power of two"));
+        }
+        let rates = [
+            ("dropout.embedding", model.dropout.embedding),
+            ("dropout.attention", model.dropout.attention),
+            ("dropout.hidden", model.dropout.hidden),
+        ];
+        for (what, rate) in rates {
+            if !(0.0..1.0).contains(&rate) {
+                return Err(ModelError::invalid(what, rate, "must be at least 0 and below 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The part of a network that one pipeline stage holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    pub layers: Range<usize>,
+    /// Has the embedding.
+    pub first: bool,
+    /// Has the final norm, the head and the loss.
+    pub last: bool,
+}
+
+impl Stage {
+    pub const fn whole(model: &Model) -> Self {
+        Self { layers: 0..model.layers, first: true, last: true }
+    }
+}
+
+/// What the parts of a network are planned with.
+pub(crate) struct Builder<'a> {
+    pub model: &'a Model,
+    pub options: &'a Options,
+    pub device: &'a dyn Device,
+    pub table: &'a mut Table,
+    pub parameters: Vec<Parameter>,
+    index: HashMap<String, usize>,
+    /// Everything that needs scratch memory.
+    pub needs: Vec<Need>,
+    /// Buffer that all backward copies of weights share, when they do.
+    shared_backward: Option<Packed>,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(
+        model: &'a Model,
+        options: &'a Options,
+        stage: &Stage,
+        device: &'a dyn Device,
+        table: &'a mut Table,
+    ) -> Result<Self, ModelError> {
+        options.check(model)?;
+        let declared = declare(model, stage);
+        let shape = |dims: &[usize]| if let [rows, cols] = *dims { (rows, cols) } else { (1, dims[0]) };
+        let weights: Vec<View> = declared
+            .iter()
+            .map(|d| {
+                let (rows, cols) = shape(&d.dims);
+                table.add(d.name.clone(), Class::Weights, DType::F32, rows, cols)
+            })
+            .collect();
+        let grads: Vec<View> = declared
+            .iter()
+            .map(|d| {
+                let (rows, cols) = shape(&d.dims);
+                if options.training {
+                    table.add(format!("{}.grad", d.name), Class::Gradients, DType::F32, rows, cols)
+                } else {
+                    View { offset: 0, rows: 0, cols, dtype: DType::F32 }
+                }
+            })
+            .collect();
+        let index = declared.iter().enumerate().map(|(i, d)| (d.name.clone(), i)).collect();
+        let parameters = declared
+            .into_iter()
+            .zip(weights.into_iter().zip(grads))
+            .map(|(d, (weight, grad))| Parameter {
+                name: d.name,
+                dims: d.dims,
+                weight,
+                grad,
+                decay: d.decay,
+                init: d.init,
+            })
+            .collect();
+        let mut builder = Self {
+            model,
+            options,
+            device,
+            table,
+            parameters,
+            index,
+            needs: Vec::new(),
+            shared_backward: None,
+        };
+        if options.training && options.micro_batches == 1 {
+            builder.share_backward();
+        }
+        Ok(builder)
+    }
+
+    fn share_backward(&mut self) {
+        let bytes = self
+            .parameters
+            .iter()
+            .filter(|p| p.dims.len() == 2)
+            .flat_map(|p| [(p.dims[0], p.dims[1]), (p.dims[1], p.dims[0])])
+            .map(|(inner, outer)| self.device.packed_bytes(inner, outer, self.options.dtype))
+            .max()
+            .unwrap_or(0);
+        self.shared_backward =
+            Some(self.table.add_packed("backward copy of one weight", self.options.dtype, 0, 0, bytes));
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&Parameter> {
+        self.index.get(name).map(|&i| &self.parameters[i])
+    }
+
+    /// A parameter that [`declare`] lists for this stage.
+    pub(crate) fn parameter(&self, name: &str) -> &Parameter {
+        self.find(name).unwrap_or_else(|| panic!("`{name}` is declared for every stage that plans it"))
+    }
+
+    pub(crate) fn forward_copy(&mut self, name: &str, inner: usize, outer: usize) -> Packed {
+        let bytes = self.device.packed_bytes(inner, outer, self.options.dtype);
+        self.table.add_packed(format!("{name} forward copy"), self.options.dtype, inner, outer, bytes)
+    }
+
+    /// The copy for input gradients, and whether it must be packed before each use.
+    pub(crate) fn backward_copy(&mut self, name: &str, inner: usize, outer: usize) -> (Packed, bool) {
+        let bytes = self.device.packed_bytes(inner, outer, self.options.dtype);
+        let dtype = self.options.dtype;
+        match self.shared_backward {
+            Some(shared) => (Packed { offset: shared.offset, bytes, inner, outer, dtype }, true),
+            None => {
+                (self.table.add_packed(format!("{name} backward copy"), dtype, inner, outer, bytes), false)
+            }
+        }
+    }
+
+    /// A buffer `[tokens of a micro-batch, cols]`.
+    pub(crate) fn rows(&mut self, name: String, class: Class, dtype: DType, cols: usize) -> View {
+        self.table.add(name, class, dtype, self.options.tokens(), cols)
+    }
+}
