@@ -1,1 +1,189 @@
-//! The slow device that is obviously right.
+//! The slow device that is obviously right: every other device is measured against it.
+//!
+//! Operands are the values as stored; all arithmetic is f64; a result is rounded once, when it is stored
+//! (to nearest, ties to even). Sums are plain loops: in f64 the virtual shards make no visible difference,
+//! only where an operation *stores* one value a shard are they cut. A packed operand is the row-major
+//! `[outer, inner]` matrix. Everything a caller can get wrong (shapes, dtypes, ranges, overlaps) is checked
+//! and panics with the operands.
+
+mod attention;
+mod check;
+mod elementwise;
+mod embedding;
+mod gemm;
+mod loss;
+mod memory;
+mod norm;
+mod optimizer;
+
+use crate::philox::Stream;
+use crate::{
+    AdamW, AttentionShape, CachedAttention, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType,
+    Device, Dropout, Embed, EmbedBackward, Gemm, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
+    Rotary, View,
+};
+use memory::Memory;
+
+/// The reference device; see the module's text.
+#[derive(Debug, Default)]
+pub struct Reference {
+    memory: Memory,
+}
+
+impl Reference {
+    /// A device with an empty arena.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Device for Reference {
+    fn describe(&self) -> String {
+        "reference (f64, one thread)".to_owned()
+    }
+
+    fn allocate(&mut self, bytes: usize, _scratch_bytes: usize) -> Result<(), OutOfMemory> {
+        self.memory = Memory::zeroed(bytes)?;
+        Ok(())
+    }
+
+    fn scratch_bytes(&self, _need: Need) -> usize {
+        0
+    }
+
+    fn packed_bytes(&self, inner: usize, outer: usize, dtype: DType) -> usize {
+        inner * outer * dtype.bytes()
+    }
+
+    fn upload(&mut self, to: View, bytes: &[u8]) {
+        self.memory.upload(to, bytes);
+    }
+
+    fn download(&self, from: View, bytes: &mut [u8]) {
+        self.memory.download(from, bytes);
+    }
+
+    fn clear(&mut self, view: View) {
+        self.memory.clear(view);
+    }
+
+    fn cast(&mut self, from: View, to: View) {
+        elementwise::cast(&mut self.memory, from, to);
+    }
+
+    fn add(&mut self, to: View, from: View) {
+        elementwise::add(&mut self.memory, to, from);
+    }
+
+    fn scale(&mut self, view: View, factor: f32) {
+        elementwise::scale(&mut self.memory, view, factor);
+    }
+
+    fn fill_normal(&mut self, view: View, stream: Stream, first_index: u64, mean: f32, std: f32) {
+        elementwise::fill_normal(&mut self.memory, view, stream, first_index, mean, std);
+    }
+
+    fn fill(&mut self, view: View, value: f32) {
+        elementwise::fill(&mut self.memory, view, value);
+    }
+
+    fn pack(&mut self, from: Operand, to: Packed) {
+        gemm::pack(&mut self.memory, from, to);
+    }
+
+    fn gemm(&mut self, gemm: &Gemm) {
+        gemm::gemm(&mut self.memory, gemm);
+    }
+
+    fn column_sums(&mut self, x: View, sums: View) {
+        elementwise::column_sums(&mut self.memory, x, sums);
+    }
+
+    fn join_rows(&mut self, from: View, to: View) {
+        elementwise::join_rows(&mut self.memory, from, to);
+    }
+
+    fn attention(&mut self, shape: &AttentionShape, qkv: View, out: View, lse: View) {
+        attention::attention(&mut self.memory, shape, qkv, out, lse);
+    }
+
+    fn attention_backward(
+        &mut self,
+        shape: &AttentionShape,
+        d_out: View,
+        qkv: View,
+        out: View,
+        lse: View,
+        d_qkv: View,
+    ) {
+        attention::attention_backward(&mut self.memory, shape, d_out, qkv, out, lse, d_qkv);
+    }
+
+    fn cached_attention(&mut self, attention: &CachedAttention, qkv: View, out: View) {
+        attention::cached_attention(&mut self.memory, attention, qkv, out);
+    }
+
+    fn rotary(&mut self, rotary: &Rotary) {
+        attention::rotary(&mut self.memory, rotary);
+    }
+
+    fn norm(&mut self, norm: &Norm) {
+        norm::norm(&mut self.memory, norm);
+    }
+
+    fn norm_backward(&mut self, norm: &NormBackward) {
+        norm::norm_backward(&mut self.memory, norm);
+    }
+
+    fn gelu(&mut self, pre: View, out: View) {
+        elementwise::gelu(&mut self.memory, pre, out);
+    }
+
+    fn silu_mul(&mut self, gate_up: View, out: View) {
+        elementwise::silu_mul(&mut self.memory, gate_up, out);
+    }
+
+    fn silu_mul_backward(&mut self, d_out: View, gate_up: View, d_gate_up: View) {
+        elementwise::silu_mul_backward(&mut self.memory, d_out, gate_up, d_gate_up);
+    }
+
+    fn dropout(&mut self, x: View, dropout: &Dropout, out: View) {
+        elementwise::dropout(&mut self.memory, x, dropout, out);
+    }
+
+    fn embed(&mut self, embed: &Embed) {
+        embedding::embed(&mut self.memory, embed);
+    }
+
+    fn embed_backward(&mut self, embed: &EmbedBackward) {
+        embedding::embed_backward(&mut self.memory, embed);
+    }
+
+    fn embed_flush(&mut self, slots: View, sums: View, grad: View) {
+        embedding::embed_flush(&mut self.memory, slots, sums, grad);
+    }
+
+    fn cross_entropy(&mut self, op: &CrossEntropy) {
+        loss::cross_entropy(&mut self.memory, op);
+    }
+
+    fn cross_entropy_join(&mut self, op: &CrossEntropyJoin) {
+        loss::cross_entropy_join(&mut self.memory, op);
+    }
+
+    fn cross_entropy_gradient(&mut self, op: &CrossEntropyGradient) {
+        loss::cross_entropy_gradient(&mut self.memory, op);
+    }
+
+    fn sum(&mut self, from: View, to: View) {
+        elementwise::sum(&mut self.memory, from, to, |value| value);
+    }
+
+    fn sum_of_squares(&mut self, from: View, to: View) {
+        elementwise::sum(&mut self.memory, from, to, |value| value * value);
+    }
+
+    fn adamw(&mut self, step: &AdamW) {
+        optimizer::adamw(&mut self.memory, step);
+    }
+}
