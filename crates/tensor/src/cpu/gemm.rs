@@ -1,16 +1,405 @@
-//! Matrix products.
-use super::{Cpu, isa::Isa};
-use crate::{DType, Gemm, Operand, Packed};
+//! Matrix products: cutting into items, packing, and running register tiles over them.
+//!
+//! ```text
+//!  for each item = block of rows × block of column panels          (handed to workers one by one)
+//!    for each group of inner segments                              (one, unless the inner dimension is long)
+//!      pack the left block into this worker's own memory           (stays in L2)
+//!      for each right panel, for each left panel
+//!        for each segment (virtual shard): register tile, joined on the tile's stack
+//!    finish every tile: epilogue, store
+//! ```
+//!
+//! The right operand is packed beforehand: weights once per optimizer step by [`pack`], activations here at
+//! the start of the product. An element's sum depends on the inner dimension and the number of shards alone,
+//! never on how the outer dimensions were cut.
 
-pub(super) fn scratch_bytes(_cpu: &Cpu, _m: usize, _n: usize, _k: usize, _dtype: DType) -> usize {
-    0
+mod epilogue;
+mod microkernel;
+mod pack;
+
+use epilogue::Store;
+pub(super) use epilogue::{Finish, Tile};
+pub(super) use microkernel::Microkernel;
+
+use super::Cpu;
+use super::isa::Isa;
+use super::math::Act;
+use super::memory::{Block, overlap};
+use super::team::Team;
+use crate::{DType, Gemm, Operand, Packed, View, join_order, shard_range};
+use half::{bf16, f16};
+use microkernel::MAX_TILE;
+use pack::{Part, Source, panel};
+use std::ops::Range;
+
+/// Units of the inner dimension up to which a tile runs through all of it at once.
+const SHORT_INNER: usize = 2048;
+/// Units of one segment when the inner dimension is longer.
+const SEGMENT: usize = 512;
+/// Units of the left block that a worker keeps in its L2 cache.
+const LEFT_UNITS: usize = 65_536;
+/// Bounds of an item with a long inner dimension, whose unfinished tiles are kept in memory.
+const LONG_ROWS: usize = 128;
+const LONG_COLS: usize = 768;
+/// Unfinished tiles on a stack: enough for 64 shards.
+const MAX_LEVELS: usize = 8;
+/// Bytes of a worker's left block: `LEFT_UNITS`, or 32 rows (in whole panels) of the longest inner dimension at once.
+const LEFT_BYTES: usize = 4 * (SHORT_INNER * 40 + LEFT_UNITS);
+/// Bytes of a worker's unfinished tiles; the last row panel may stick out.
+const STACK_BYTES: usize = 4 * MAX_LEVELS * (LONG_ROWS + 8) * LONG_COLS;
+
+pub(super) fn packed_bytes(isa: Isa, inner: usize, outer: usize, dtype: DType) -> usize {
+    let kernel = Microkernel::new(isa, dtype);
+    4 * kernel.units(inner) * outer.next_multiple_of(kernel.nr())
 }
-pub(super) fn packed_bytes(_isa: Isa, inner: usize, outer: usize, _dtype: DType) -> usize {
-    inner * outer * 4
+
+pub(super) fn scratch_bytes(cpu: &Cpu, _m: usize, n: usize, k: usize, dtype: DType) -> usize {
+    packed_bytes(cpu.isa, k, n, dtype).next_multiple_of(64) + cpu.threads() * (LEFT_BYTES + STACK_BYTES)
 }
-pub(super) fn pack(_cpu: &mut Cpu, from: Operand, _to: Packed) {
-    panic!("{from:?}");
+
+pub(super) fn pack(cpu: &mut Cpu, from: Operand, to: Packed) {
+    assert_eq!((from.inner(), from.outer()), (to.inner, to.outer), "packing {from:?} into {to:?}");
+    assert_eq!(to.bytes, packed_bytes(cpu.isa, to.inner, to.outer, to.dtype), "size of {to:?}");
+    let kernel = Microkernel::new(cpu.isa, to.dtype);
+    let source = source(&cpu.arena, from);
+    let units = Units(cpu.arena.packed(to));
+    pack_panels(&mut cpu.team, kernel, &source, units);
 }
-pub(super) fn run(_cpu: &mut Cpu, gemm: &Gemm) {
-    panic!("{gemm:?}");
+
+/// Packs a whole operand, panel by panel.
+fn pack_panels(team: &mut Team, kernel: Microkernel, source: &Source, to: Units) {
+    let units = kernel.units(source.inner);
+    let width = kernel.nr();
+    team.run(source.outer.div_ceil(width), &|_, index| {
+        let part = Part { first_outer: index * width, first_unit: 0, units, width };
+        // SAFETY: panels are disjoint parts of the packed operand, which holds `units · width` for each.
+        unsafe { panel(kernel, source, part, to.at(index * units * width)) };
+    });
+}
+
+/// A pointer to units that workers write disjoint parts of.
+#[derive(Clone, Copy)]
+struct Units(*mut u32);
+
+// SAFETY: every use writes a part of its own, see the call sites.
+unsafe impl Send for Units {}
+// SAFETY: as above.
+unsafe impl Sync for Units {}
+
+impl Units {
+    /// # Safety
+    /// The offset lies inside the memory behind the pointer.
+    unsafe fn at(self, offset: usize) -> *mut u32 {
+        // SAFETY: by the contract.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+fn source(arena: &Block, operand: Operand) -> Source {
+    let (view, inner_rows) = match operand {
+        Operand::InnerCols(view) => (view, false),
+        Operand::InnerRows(view) => (view, true),
+        Operand::Packed(packed) => panic!("{packed:?} can only be the right operand of a product"),
+    };
+    assert_eq!(view.offset % view.dtype.bytes(), 0, "{view:?} is not aligned");
+    let (inner, outer) = (operand.inner(), operand.outer());
+    let pointer = arena.pointer(view.offset, view.bytes());
+    Source { pointer, dtype: view.dtype, inner, outer, inner_rows }
+}
+
+/// Checks that no operand of a product shares memory with a view it writes.
+pub(super) fn check_disjoint(out: View, operand: Operand) {
+    let read = match operand {
+        Operand::InnerCols(view) | Operand::InnerRows(view) => view,
+        Operand::Packed(p) => {
+            View { offset: p.offset, rows: 1, cols: p.bytes.div_ceil(4), dtype: DType::F32 }
+        }
+    };
+    assert!(!overlap(out, read), "{out:?} overlaps the operand {read:?}");
+}
+
+pub(super) fn run(cpu: &mut Cpu, gemm: &Gemm) {
+    check_disjoint(gemm.out, gemm.left);
+    check_disjoint(gemm.out, gemm.right);
+    match (gemm.left.dtype(), gemm.out.dtype) {
+        (DType::F32, DType::F32) => store::<f32, f32>(cpu, gemm),
+        (DType::Bf16, DType::Bf16) => store::<bf16, bf16>(cpu, gemm),
+        (DType::Bf16, DType::F32) => store::<bf16, f32>(cpu, gemm),
+        (DType::F16, DType::F16) => store::<f16, f16>(cpu, gemm),
+        (DType::F16, DType::F32) => store::<f16, f32>(cpu, gemm),
+        (operands, out) => panic!("a product of {operands} operands cannot be stored as {out}"),
+    }
+}
+
+fn store<T: Act, O: Act>(cpu: &mut Cpu, gemm: &Gemm) {
+    let Cpu { team, isa, arena, scratch } = cpu;
+    let place = Place { team, isa: *isa, arena, scratch };
+    let finish = Store::<T, O>::new(arena, gemm);
+    product(place, gemm.left, gemm.right, gemm.inner_shards, &finish);
+}
+
+/// Where a product runs: the device, taken apart so that a finish can hold views of the arena.
+pub(super) struct Place<'a> {
+    pub(super) team: &'a mut Team,
+    pub(super) isa: Isa,
+    pub(super) arena: &'a Block,
+    pub(super) scratch: &'a Block,
+}
+
+/// One segment of the inner dimension: units, and how many tiles its sum is joined with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Segment {
+    first: usize,
+    units: usize,
+    joins: usize,
+}
+
+/// The segments of an inner dimension, in order. Shards are cut at even elements, so that a pair of bf16
+/// never straddles two.
+fn segments(kernel: Microkernel, inner: usize, shards: usize) -> impl Iterator<Item = Segment> {
+    let limit = if kernel.units(inner) <= SHORT_INNER { SHORT_INNER } else { SEGMENT };
+    (0..shards).flat_map(move |shard| {
+        let pairs = shard_range(inner.div_ceil(2), shards, shard);
+        let (start, end) = ((2 * pairs.start).min(inner), (2 * pairs.end).min(inner));
+        let (start, end) = (start / kernel.group(), kernel.units(end));
+        let blocks = (end - start).div_ceil(limit).max(1);
+        (0..blocks).map(move |block| {
+            let first = start + block * limit;
+            let inside = usize::from(block > 0);
+            let across = if block + 1 == blocks { join_order(shards, shard) } else { 0 };
+            Segment { first, units: limit.min(end - first), joins: inside + across }
+        })
+    })
+}
+
+/// Runs `left · right`, handing every finished tile to `finish`.
+pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: usize, finish: &impl Finish) {
+    let (m, n, inner) = (left.outer(), right.outer(), left.inner());
+    assert_eq!(inner, right.inner(), "inner dimensions of {left:?} and {right:?}");
+    assert_eq!(left.dtype(), right.dtype(), "dtypes of {left:?} and {right:?}");
+    assert!((1..=64).contains(&shards), "a sum is made in 1 to 64 shards, not {shards}");
+    let Place { team, isa, arena, scratch } = place;
+    let kernel = Microkernel::new(isa, left.dtype());
+    let left = source(arena, left);
+    let threads = team.threads();
+    let units = kernel.units(inner);
+
+    let workers_bytes = threads * (LEFT_BYTES + STACK_BYTES);
+    let (right, own) = match right {
+        Operand::Packed(packed) => {
+            assert_eq!(packed.bytes, packed_bytes(isa, inner, n, packed.dtype), "size of {packed:?}");
+            (Units(arena.packed(packed)), 0)
+        }
+        view => {
+            let bytes = packed_bytes(isa, inner, n, view.dtype()).next_multiple_of(64);
+            let source = source(arena, view);
+            let units = Units(scratch.pointer(workers_bytes, bytes).cast());
+            pack_panels(team, kernel, &source, units);
+            (units, bytes)
+        }
+    };
+    // Both the workers' part and the packed operand were asked for by `scratch_bytes`.
+    let workers = Units(scratch.pointer(0, workers_bytes + own).cast());
+
+    let plan = Cut::new(kernel, m, n, units, shards, threads);
+    team.run(plan.row_blocks * plan.col_blocks, &|worker, item| {
+        // SAFETY: every worker has its own part of the scratch memory.
+        let own = unsafe { workers.at(worker * (LEFT_BYTES + STACK_BYTES) / 4) };
+        let item = Item {
+            kernel,
+            left: &left,
+            right,
+            units,
+            inner,
+            shards,
+            rows: block(m, plan.rows, item / plan.col_blocks),
+            cols: block(n, plan.cols, item % plan.col_blocks),
+            left_block: own,
+            // SAFETY: the stacks lie behind the left block in the worker's part.
+            stacks: unsafe { own.add(LEFT_BYTES / 4).cast() },
+        };
+        if units <= SHORT_INNER { item.short(isa, finish) } else { item.long(isa, finish) }
+    });
+}
+
+fn block(len: usize, size: usize, index: usize) -> Range<usize> {
+    index * size..((index + 1) * size).min(len)
+}
+
+/// How the outer dimensions are cut into items.
+struct Cut {
+    rows: usize,
+    cols: usize,
+    row_blocks: usize,
+    col_blocks: usize,
+}
+
+impl Cut {
+    fn new(kernel: Microkernel, m: usize, n: usize, units: usize, shards: usize, threads: usize) -> Self {
+        let (mr, nr) = (kernel.mr(), kernel.nr());
+        let long = units > SHORT_INNER;
+        let most_rows = if long { LONG_ROWS } else { (LEFT_UNITS / units.max(1)).clamp(32, 192) };
+        let rows = (m.div_ceil(m.div_ceil(most_rows).max(1))).next_multiple_of(mr).max(mr);
+        let row_blocks = m.div_ceil(rows);
+        let levels = if long { shards.ilog2() as usize + 2 } else { 1 };
+        debug_assert!(levels <= MAX_LEVELS && rows <= most_rows + mr);
+        // Enough items for every worker to stay busy, but wide enough to repay packing the left block.
+        let wanted = (6 * threads).div_ceil(row_blocks.max(1)).max(1);
+        let panels = n.div_ceil(nr);
+        let least = (384 / nr).min(panels);
+        let mut per_item = panels.div_ceil(wanted).max(least).max(1);
+        if m <= 2 * mr {
+            // Few rows (decoding): packing the left block costs nothing, balance counts.
+            per_item = panels.div_ceil(4 * threads).max(1);
+        }
+        if long {
+            per_item = per_item.min(LONG_COLS / nr);
+        }
+        let cols = per_item * nr;
+        Self { rows, cols, row_blocks, col_blocks: n.div_ceil(cols) }
+    }
+}
+
+/// One worker's piece of a product.
+struct Item<'a> {
+    kernel: Microkernel,
+    left: &'a Source,
+    right: Units,
+    units: usize,
+    inner: usize,
+    shards: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    left_block: *mut u32,
+    stacks: *mut f32,
+}
+
+impl Item<'_> {
+    fn panels(&self) -> Range<usize> {
+        let nr = self.kernel.nr();
+        self.cols.start / nr..self.cols.end.div_ceil(nr)
+    }
+
+    /// Packs units `first..first + units` of the item's rows.
+    fn pack_left(&self, first_unit: usize, units: usize) {
+        let mr = self.kernel.mr();
+        debug_assert!(self.rows.len().next_multiple_of(mr) * units * 4 <= LEFT_BYTES);
+        for (index, row) in self.rows.clone().step_by(mr).enumerate() {
+            let part = Part { first_outer: row, first_unit, units, width: mr };
+            // SAFETY: the worker's left block has room for the item's rows (asserted above).
+            unsafe { panel(self.kernel, self.left, part, self.left_block.add(index * units * mr)) };
+        }
+    }
+
+    /// A right panel at a unit.
+    ///
+    /// # Safety
+    /// Both are inside the operand.
+    unsafe fn right_at(&self, panel: usize, unit: usize) -> *const u32 {
+        // SAFETY: by the contract.
+        unsafe { self.right.at((panel * self.units + unit) * self.kernel.nr()) }
+    }
+
+    /// The whole inner dimension at once: unfinished tiles live on one small stack in L1.
+    fn short(&self, isa: Isa, finish: &impl Finish) {
+        let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
+        let tile = mr * nr;
+        let mut stack = [const { TileMemory([0.0; MAX_TILE]) }; MAX_LEVELS];
+        let stack = stack.as_mut_ptr().cast::<f32>();
+        self.pack_left(0, self.units);
+        for panel in self.panels() {
+            for (index, row) in self.rows.clone().step_by(mr).enumerate() {
+                let mut level = 0;
+                for segment in segments(self.kernel, self.inner, self.shards) {
+                    // SAFETY: operands hold the segment; the stack holds at most log2(shards) + 2 levels.
+                    unsafe {
+                        let a = self.left_block.add((index * self.units + segment.first) * mr);
+                        let b = self.right_at(panel, segment.first);
+                        self.kernel.tile(segment.units, a, b, stack.add(level * tile), segment.joins);
+                    }
+                    level = level + 1 - segment.joins;
+                }
+                self.finish_tile(isa, finish, stack, row, panel);
+            }
+        }
+    }
+
+    /// Segment by segment: every tile of the item keeps its own stack in memory.
+    fn long(&self, isa: Isa, finish: &impl Finish) {
+        let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
+        let tile = mr * nr;
+        let stack_len = (self.shards.ilog2() as usize + 2) * tile;
+        let row_panels = self.rows.len().div_ceil(mr);
+        let mut level = 0;
+        for segment in segments(self.kernel, self.inner, self.shards) {
+            self.pack_left(segment.first, segment.units);
+            for (column, panel) in self.panels().enumerate() {
+                for index in 0..row_panels {
+                    // SAFETY: operands hold the segment; the worker has a stack for every tile of the item.
+                    unsafe {
+                        let a = self.left_block.add(index * segment.units * mr);
+                        let b = self.right_at(panel, segment.first);
+                        let top = self.stacks.add((column * row_panels + index) * stack_len + level * tile);
+                        self.kernel.tile(segment.units, a, b, top, segment.joins);
+                    }
+                }
+            }
+            level = level + 1 - segment.joins;
+        }
+        for (column, panel) in self.panels().enumerate() {
+            for (index, row) in self.rows.clone().step_by(mr).enumerate() {
+                // SAFETY: this tile's own stack.
+                let stack = unsafe { self.stacks.add((column * row_panels + index) * stack_len) };
+                self.finish_tile(isa, finish, stack, row, panel);
+            }
+        }
+    }
+
+    fn finish_tile(&self, isa: Isa, finish: &impl Finish, values: *mut f32, row: usize, panel: usize) {
+        let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
+        // SAFETY: one finished tile, written by the kernel.
+        let values = unsafe { std::slice::from_raw_parts_mut(values, mr * nr) };
+        let col = panel * nr;
+        let tile = Tile {
+            values,
+            stride: nr,
+            row,
+            rows: mr.min(self.rows.end - row),
+            col,
+            cols: nr.min(self.cols.end - col),
+        };
+        isa.vectorize(|| finish.finish(tile));
+    }
+}
+
+/// A tile on a cache line of its own.
+#[repr(align(64))]
+struct TileMemory<const N: usize>([f32; N]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_cover_the_inner_dimension_and_join_into_one_sum() {
+        for kernel in [
+            Microkernel::new(Isa::choose(super::super::Kernel::Auto).expect("one"), DType::Bf16),
+            Microkernel::Portable,
+        ] {
+            for inner in [1, 2, 3, 15, 16, 17, 768, 3071, 4097, 50_304] {
+                for shards in [1, 2, 3, 8, 64] {
+                    let (mut next, mut level, mut highest) = (0, 0, 0);
+                    for segment in segments(kernel, inner, shards) {
+                        assert_eq!(segment.first, next, "{kernel:?} {inner} {shards}");
+                        next += segment.units;
+                        level += 1;
+                        highest = highest.max(level);
+                        level -= segment.joins;
+                    }
+                    assert_eq!((next, level), (kernel.units(inner), 1), "{kernel:?} {inner} {shards}");
+                    assert!(highest <= shards.ilog2() as usize + 2 && highest <= MAX_LEVELS);
+                }
+            }
+        }
+    }
 }

@@ -142,9 +142,6 @@ unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
 impl<'a, T> SharedMut<'a, T> {
-    pub(crate) const fn pointer(&self) -> *mut T {
-        self.pointer
-    }
 
     /// The elements of `range`.
     ///
