@@ -100,7 +100,9 @@ pub enum Decay {
     /// `peak · √(warmup / position)`.
     InverseSqrt,
     /// Stable until the last `tail` share of `over`, then linear to the floor.
-    WarmupStableDecay { tail: f32 },
+    WarmupStableDecay {
+        tail: f32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
