@@ -300,6 +300,14 @@ impl Item<'_> {
         unsafe { self.right.at((panel * self.units + unit) * self.kernel.nr()) }
     }
 
+    /// What to bring nearer while row panel `index` runs over a segment: one cache line per unit of the next
+    /// right panel, so that the first few row panels fetch all of it.
+    fn ahead(&self, panel: usize, index: usize, first_unit: usize) -> *const u8 {
+        let lines = (self.kernel.nr() * 4).div_ceil(64);
+        let next = self.right.0.wrapping_add(((panel + 1) * self.units + first_unit) * self.kernel.nr());
+        next.cast::<u8>().wrapping_add(index.min(lines - 1) * 64 * self.units.min(SEGMENT)).cast_const()
+    }
+
     /// The whole inner dimension at once: unfinished tiles live on one small stack in L1.
     fn short(&self, isa: Isa, finish: &impl Finish) {
         let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
@@ -310,12 +318,14 @@ impl Item<'_> {
         for panel in self.panels() {
             for (index, row) in self.rows.clone().step_by(mr).enumerate() {
                 let mut level = 0;
+                finish.prepare(row, panel * nr, mr.min(self.rows.end - row));
                 for segment in segments(self.kernel, self.inner, self.shards) {
+                    let ahead = self.ahead(panel, index, segment.first);
                     // SAFETY: operands hold the segment; the stack holds at most log2(shards) + 2 levels.
                     unsafe {
                         let a = self.left_block.add((index * self.units + segment.first) * mr);
                         let b = self.right_at(panel, segment.first);
-                        self.kernel.tile(segment.units, a, b, stack.add(level * tile), segment.joins);
+                        self.kernel.tile(segment.units, a, b, stack.add(level * tile), segment.joins, ahead);
                     }
                     level = level + 1 - segment.joins;
                 }
@@ -335,12 +345,13 @@ impl Item<'_> {
             self.pack_left(segment.first, segment.units);
             for (column, panel) in self.panels().enumerate() {
                 for index in 0..row_panels {
+                    let ahead = self.ahead(panel, index, segment.first);
                     // SAFETY: operands hold the segment; the worker has a stack for every tile of the item.
                     unsafe {
                         let a = self.left_block.add(index * segment.units * mr);
                         let b = self.right_at(panel, segment.first);
                         let top = self.stacks.add((column * row_panels + index) * stack_len + level * tile);
-                        self.kernel.tile(segment.units, a, b, top, segment.joins);
+                        self.kernel.tile(segment.units, a, b, top, segment.joins, ahead);
                     }
                 }
             }
@@ -368,7 +379,10 @@ impl Item<'_> {
             col,
             cols: nr.min(self.cols.end - col),
         };
-        isa.vectorize(|| finish.finish(tile));
+        isa.vectorize(
+            #[inline(always)]
+            || finish.finish(tile),
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which instructions the machine has, and compiling a loop for them.
 //!
 //! Element-wise code is written once as plain loops; [`Isa::vectorize`] compiles the same closure for each
-//! instruction set and picks one at run time. Everything called inside must be `#[inline(always)]`.
+//! instruction set and picks one at run time. The closure and everything called inside must be `#[inline(always)]`.
 
 use super::UnsupportedKernel;
 

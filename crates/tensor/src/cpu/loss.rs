@@ -97,7 +97,10 @@ fn typed<T: Act>(cpu: &mut Cpu, op: &CrossEntropy) {
                 let from = pairs.range(row * 2 * pieces.count..(row + 1) * 2 * pieces.count);
                 (statistics.range(row * 2 * shards..(row + 1) * 2 * shards), &*from)
             };
-            isa.vectorize(|| join_pieces(pieces, from, to));
+            isa.vectorize(
+                #[inline(always)]
+                || join_pieces(pieces, from, to),
+            );
         }
     });
 }

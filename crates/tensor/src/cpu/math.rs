@@ -61,7 +61,9 @@ pub(crate) fn exp(x: f32) -> f32 {
     // Adding and subtracting 1.5 · 2²³ rounds to an integer without a call.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-88.0, 88.8);
-    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
     let mut p = 1.388_888_9e-3_f32;
     p = p * r + 8.333_334e-3;
@@ -70,9 +72,9 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p * r + 0.5;
     p = p * r * r + r + 1.0;
     // Two steps, so that 2¹²⁸ of the last octave does not overflow the exponent field.
-    let half = n as i32 >> 1;
-    let scale = |e: i32| f32::from_bits(((e + 127) << 23) as u32);
-    let value = p * scale(half) * scale(n as i32 - half);
+    let half = exponent >> 1;
+    let scale = |e: i32| f32::from_bits((e.wrapping_add(127) << 23) as u32);
+    let value = p * scale(half) * scale(exponent.wrapping_sub(half));
     let value = if x < -87.33 { 0.0 } else { value };
     if x.is_nan() { x } else { value }
 }

@@ -142,6 +142,10 @@ unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 
 impl<'a, T> SharedMut<'a, T> {
+    /// Where element `index` is, for prefetching.
+    pub(crate) const fn address(&self, index: usize) -> *const T {
+        self.pointer.wrapping_add(index)
+    }
 
     /// The elements of `range`.
     ///

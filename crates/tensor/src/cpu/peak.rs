@@ -39,18 +39,22 @@ fn spin(isa: Isa, kernel: Microkernel) -> f32 {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Microkernel::F32Avx2 => unsafe { x86::f32_avx2(ROUNDS) },
-        Microkernel::Portable => isa.vectorize(|| {
-            let (x, y) = (black_box([0.5f32; 4]), black_box([1e-9f32; 16]));
-            let mut acc = [[0.0f32; 16]; 4];
-            for _ in 0..ROUNDS {
-                for (row, &x) in acc.iter_mut().zip(&x) {
-                    for (sum, &y) in row.iter_mut().zip(&y) {
-                        *sum = if cfg!(target_arch = "aarch64") { x.mul_add(y, *sum) } else { x * y + *sum };
+        Microkernel::Portable => isa.vectorize(
+            #[inline(always)]
+            || {
+                let (x, y) = (black_box([0.5f32; 4]), black_box([1e-9f32; 16]));
+                let mut acc = [[0.0f32; 16]; 4];
+                for _ in 0..ROUNDS {
+                    for (row, &x) in acc.iter_mut().zip(&x) {
+                        for (sum, &y) in row.iter_mut().zip(&y) {
+                            *sum =
+                                if cfg!(target_arch = "aarch64") { x.mul_add(y, *sum) } else { x * y + *sum };
+                        }
                     }
                 }
-            }
-            acc.iter().flatten().sum()
-        }),
+                acc.iter().flatten().sum()
+            },
+        ),
     }
 }
 

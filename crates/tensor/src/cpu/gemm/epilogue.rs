@@ -2,10 +2,11 @@
 
 use super::super::math::{self, Act};
 use super::super::memory::{Block, SharedMut, overlap};
+use super::microkernel::MAX_TILE;
 use crate::{Activation, DType, Dropout, Gemm, View};
 
-/// Values of the lanes that are worked on at once.
-const LANES: usize = 16;
+/// A row of the widest tile.
+const WIDE: usize = 48;
 
 /// A finished tile of a product, on its way to memory.
 pub(crate) struct Tile<'a> {
@@ -22,6 +23,11 @@ pub(crate) struct Tile<'a> {
 /// Takes finished tiles; every element of the product comes exactly once, from any worker.
 pub(crate) trait Finish: Sync {
     fn finish(&self, tile: Tile<'_>);
+
+    /// Called before a tile is computed, to bring what [`Finish::finish`] will touch nearer.
+    fn prepare(&self, row: usize, col: usize, rows: usize) {
+        let _ = (row, col, rows);
+    }
 }
 
 /// Stores a product of `T` operands as `O`, after the steps of its [`crate::Epilogue`].
@@ -79,44 +85,72 @@ impl<'a, T: Act, O: Act> Store<'a, T, O> {
         }
     }
 
-    /// One row's values `at .. at + x.len()`; at most `LANES` of them.
+    /// Bias and activation, in the tile. Costly functions run over the whole tile in one loop whose
+    /// length the compiler does not know, which is what makes it vectorise them.
     #[inline(always)]
-    fn lanes(&self, row: usize, col: usize, x: &mut [f32]) {
-        let range = row * self.cols + col..row * self.cols + col + x.len();
+    fn activate(&self, tile: &mut Tile<'_>) {
         if let Some(bias) = self.bias {
-            for (x, &b) in x.iter_mut().zip(&bias[col..]) {
-                *x += b;
+            let bias = &bias[tile.col..tile.col + tile.cols];
+            for r in 0..tile.rows {
+                for (x, &b) in tile.values[r * tile.stride..][..tile.cols].iter_mut().zip(bias) {
+                    *x += b;
+                }
             }
         }
+        let len = tile.rows * tile.stride;
         match &self.activation {
             Applied::None => {}
             Applied::Gelu(pre) => {
-                // SAFETY: every element of the product is finished once, so nobody else has this range.
-                let pre = unsafe { pre.range(range.clone()) };
-                for (x, pre) in x.iter_mut().zip(pre) {
-                    *pre = T::from_f32(*x);
-                    *x = math::gelu(pre.to_f32());
+                for r in 0..tile.rows {
+                    let at = (tile.row + r) * self.cols + tile.col;
+                    // SAFETY: every element of the product is finished once, so nobody else has this range.
+                    let pre = unsafe { pre.range(at..at + tile.cols) };
+                    for (x, pre) in tile.values[r * tile.stride..].iter_mut().zip(pre) {
+                        *pre = T::from_f32(*x);
+                        *x = pre.to_f32();
+                    }
+                }
+                for x in &mut tile.values[..len] {
+                    *x = math::gelu(*x);
                 }
             }
             Applied::GeluGradient(pre) => {
-                for (x, pre) in x.iter_mut().zip(&pre[range.clone()]) {
-                    *x *= math::gelu_gradient(pre.to_f32());
+                let mut slopes = [0.0f32; MAX_TILE];
+                for r in 0..tile.rows {
+                    let at = (tile.row + r) * self.cols + tile.col;
+                    let pre = &pre[at..at + tile.cols];
+                    for (slope, pre) in slopes[r * tile.stride..].iter_mut().zip(pre) {
+                        *slope = pre.to_f32();
+                    }
+                }
+                for slope in &mut slopes[..len] {
+                    *slope = math::gelu_gradient(*slope);
+                }
+                for (x, slope) in tile.values[..len].iter_mut().zip(&slopes) {
+                    *x *= slope;
                 }
             }
         }
+    }
+
+    /// Dropout, residual and the store of some values of one row.
+    #[inline(always)]
+    fn store(&self, row: usize, col: usize, x: &mut [f32]) {
+        let range = row * self.cols + col..row * self.cols + col + x.len();
         if let Some(dropout) = &self.dropout {
             for (i, x) in x.iter_mut().enumerate() {
                 *x *= dropout.factor(row, col + i);
             }
         }
         if let Some(residual) = &self.residual {
-            // SAFETY: as for `pre`; when the residual is the output, this read ends before the write below.
+            // SAFETY: every element of the product is finished once, so nobody else has this range; when the
+            // residual is the output, this read ends before the write below.
             let residual = unsafe { residual.range(range.clone()) };
             for (x, r) in x.iter_mut().zip(residual) {
                 *x += r.to_f32();
             }
         }
-        // SAFETY: as for `pre`.
+        // SAFETY: as above.
         let out = unsafe { self.out.range(range) };
         if self.accumulate {
             for (out, &x) in out.iter_mut().zip(&*x) {
@@ -132,21 +166,49 @@ impl<'a, T: Act, O: Act> Store<'a, T, O> {
 
 impl<T: Act, O: Act> Finish for Store<'_, T, O> {
     #[inline(always)]
-    fn finish(&self, tile: Tile<'_>) {
+    fn finish(&self, mut tile: Tile<'_>) {
+        self.activate(&mut tile);
         for r in 0..tile.rows {
             let values = &mut tile.values[r * tile.stride..][..tile.cols];
-            let mut col = tile.col;
-            let mut chunks = values.chunks_exact_mut(LANES);
-            for chunk in &mut chunks {
-                // A length known to the compiler: the loops of `lanes` become single instructions.
-                let chunk: &mut [f32; LANES] = chunk.try_into().expect("chunks_exact gives whole chunks");
-                self.lanes(tile.row + r, col, chunk);
-                col += LANES;
+            let row = tile.row + r;
+            // A length known to the compiler turns the short loops of `store` into a few instructions.
+            let (wide, rest) = values.as_chunks_mut::<WIDE>();
+            for (i, chunk) in wide.iter_mut().enumerate() {
+                self.store(row, tile.col + i * WIDE, chunk);
             }
-            let rest = chunks.into_remainder();
+            let done = wide.len() * WIDE;
             if !rest.is_empty() {
-                self.lanes(tile.row + r, col, rest);
+                self.store(row, tile.col + done, rest);
             }
         }
     }
+
+    #[inline(always)]
+    fn prepare(&self, row: usize, col: usize, rows: usize) {
+        for row in row..row + rows {
+            let at = row * self.cols + col;
+            if self.accumulate {
+                prefetch::<O>(self.out.address(at));
+            }
+            if let Some(residual) = &self.residual {
+                prefetch::<T>(residual.address(at));
+            }
+            if let Applied::GeluGradient(pre) = &self.activation {
+                prefetch::<T>(pre.as_ptr().wrapping_add(at));
+            }
+        }
+    }
+}
+
+/// Brings a row of the widest tile nearer.
+#[inline(always)]
+fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..(WIDE * size_of::<T>()).div_ceil(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(64 * line)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }

@@ -85,22 +85,30 @@ impl Microkernel {
 
     /// Computes one tile over `units`, joins it with the `joins` tiles just below `top` (each `MR · NR`
     /// f32, the newest nearest), and stores the result in place of the lowest of them (`top` itself when
-    /// `joins` is 0).
+    /// `joins` is 0). Meanwhile brings `64 · units` bytes at `ahead` nearer (any address is fine).
     ///
     /// # Safety
     /// `a` points to `units · MR` units, `b` to `units · NR`, `top` to one tile with `joins` initialised
     /// tiles before it; the machine has the kernel's instructions.
     #[inline(always)]
-    pub(crate) unsafe fn tile(self, units: usize, a: *const u32, b: *const u32, top: *mut f32, joins: usize) {
+    pub(crate) unsafe fn tile(
+        self,
+        units: usize,
+        a: *const u32,
+        b: *const u32,
+        top: *mut f32,
+        joins: usize,
+        ahead: *const u8,
+    ) {
         // SAFETY: passed on from this function's contract.
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
-                Self::Bf16Avx512 => x86::bf16_avx512(units, a, b, top, joins),
+                Self::Bf16Avx512 => x86::bf16_avx512(units, a, b, top, joins, ahead),
                 #[cfg(target_arch = "x86_64")]
-                Self::F32Avx512 => x86::f32_avx512(units, a, b, top, joins),
+                Self::F32Avx512 => x86::f32_avx512(units, a, b, top, joins, ahead),
                 #[cfg(target_arch = "x86_64")]
-                Self::F32Avx2 => x86::f32_avx2(units, a, b, top, joins),
+                Self::F32Avx2 => x86::f32_avx2(units, a, b, top, joins, ahead),
                 Self::Portable => portable(units, a, b, top, joins),
             }
         }
@@ -154,11 +162,14 @@ mod x86 {
                 b: *const u32,
                 top: *mut f32,
                 joins: usize,
+                ahead: *const u8,
             ) {
                 const TILE: usize = $rows * $vectors * $lanes;
                 let mut acc = [[$zero; $vectors]; $rows];
-                let (mut a, mut b) = (a, b);
+                let (mut a, mut b, mut ahead) = (a, b, ahead);
                 for _ in 0..units {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                    ahead = ahead.wrapping_add(64);
                     // SAFETY: the operands hold `units` groups, and the pointers have moved by fewer.
                     unsafe {
                         let mut right = [$zero; $vectors];
