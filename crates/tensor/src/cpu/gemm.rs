@@ -29,7 +29,7 @@ use super::team::Team;
 use crate::{DType, Gemm, Operand, Packed, View, join_order, shard_range};
 use half::{bf16, f16};
 use microkernel::MAX_TILE;
-use pack::{Part, Source, panel};
+use pack::{Part, Source, panel, panels};
 use std::ops::Range;
 
 /// Units of the inner dimension up to which a tile runs through all of it at once.
@@ -284,11 +284,9 @@ impl Item<'_> {
     fn pack_left(&self, first_unit: usize, units: usize) {
         let mr = self.kernel.mr();
         debug_assert!(self.rows.len().next_multiple_of(mr) * units * 4 <= LEFT_BYTES);
-        for (index, row) in self.rows.clone().step_by(mr).enumerate() {
-            let part = Part { first_outer: row, first_unit, units, width: mr };
-            // SAFETY: the worker's left block has room for the item's rows (asserted above).
-            unsafe { panel(self.kernel, self.left, part, self.left_block.add(index * units * mr)) };
-        }
+        let part = Part { first_outer: self.rows.start, first_unit, units, width: mr };
+        // SAFETY: the worker's left block has room for the item's rows (asserted above).
+        unsafe { panels(self.kernel, self.left, part, self.rows.len().div_ceil(mr), self.left_block) };
     }
 
     /// A right panel at a unit.

@@ -51,6 +51,34 @@ pub(crate) unsafe fn panel(kernel: Microkernel, source: &Source, part: Part, to:
     }
 }
 
+/// Packs `count` neighbouring panels, one behind the other, from `part` on.
+///
+/// # Safety
+/// As [`panel`], with room for `count` panels.
+pub(crate) unsafe fn panels(kernel: Microkernel, source: &Source, part: Part, count: usize, to: *mut u32) {
+    #[cfg(target_arch = "x86_64")]
+    let done = {
+        let whole = (source.outer - part.first_outer.min(source.outer)) / part.width;
+        let units_exist = 2 * (part.first_unit + part.units) <= source.inner;
+        let narrow = kernel == Microkernel::Bf16Avx512 && part.width == 8;
+        if narrow && source.inner_rows && source.dtype == DType::Bf16 && units_exist {
+            let count = count.min(whole) / 2 * 2;
+            // SAFETY: whole panels and whole units, all inside the matrix; room by this function's contract.
+            unsafe { x86::panels_inner_rows(source, part, count, to) };
+            count
+        } else {
+            0
+        }
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let done = 0;
+    for index in done..count {
+        let part = Part { first_outer: part.first_outer + index * part.width, ..part };
+        // SAFETY: passed on; panel `index` has its own room.
+        unsafe { panel(kernel, source, part, to.add(index * part.units * part.width)) };
+    }
+}
+
 /// # Safety
 /// As [`panel`], with `T` the source's element type.
 unsafe fn typed<T: Act>(kernel: Microkernel, source: &Source, part: Part, to: *mut u32) {
@@ -184,6 +212,32 @@ mod x86 {
             }
         }
         (outer, units)
+    }
+
+    /// Stored `[inner, outer]`, bf16: `count` panels of 8, an even number, read along the rows so that every
+    /// cache line is used at once.
+    ///
+    /// # Safety
+    /// All panels and units lie inside the matrix, and `to` has room for the panels.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
+    pub(super) unsafe fn panels_inner_rows(source: &super::Source, part: Part, count: usize, to: *mut u32) {
+        let first: *const u16 = source.pointer.cast();
+        let panel = part.units * 8;
+        for u in 0..part.units {
+            // SAFETY: both rows are inside the matrix, and every store inside its panel.
+            unsafe {
+                let even = first.add((part.first_unit + u) * 2 * source.outer + part.first_outer);
+                let odd = even.add(source.outer);
+                for pair in 0..count / 2 {
+                    let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even.add(16 * pair).cast()));
+                    let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(odd.add(16 * pair).cast()));
+                    let units = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+                    let at = to.add(2 * pair * panel + u * 8);
+                    _mm256_storeu_si256(at.cast(), _mm512_castsi512_si256(units));
+                    _mm256_storeu_si256(at.add(panel).cast(), _mm512_extracti64x4_epi64::<1>(units));
+                }
+            }
+        }
     }
 
     /// Stored `[inner, outer]`: interleaves rows 2u and 2u + 1. Returns what was done.
