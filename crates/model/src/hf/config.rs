@@ -2,108 +2,12 @@
 //! computed here, known not to matter for the network, or refused.
 
 use super::Architecture;
+use super::fields::{COMMON, FREE, Field, GPT2, LLAMA};
 use crate::ModelError;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use triax_spec::model::{Activation, Dropout, Init, Mask, Model, NormKind, Positions};
 use triax_tensor::DType;
-
-/// What is done with a field of `config.json`.
-enum Field {
-    Read,
-    /// Anything but this JSON text (or null) changes the network in a way that is not computed here.
-    Only(&'static str),
-    /// Does not change what the network computes.
-    Free,
-}
-use Field::{Free, Only, Read};
-
-/// Fields that any architecture may have.
-const COMMON: &[(&str, Field)] = &[
-    ("model_type", Read),
-    ("vocab_size", Read),
-    ("tie_word_embeddings", Read),
-    ("initializer_range", Read),
-    ("is_encoder_decoder", Only("false")),
-    ("add_cross_attention", Only("false")),
-    ("cross_attention_hidden_size", Only("null")),
-    ("quantization_config", Only("null")),
-    ("pruned_heads", Only("{}")),
-    ("use_bfloat16", Only("false")),
-    ("_name_or_path", Free),
-    ("_attn_implementation_autoset", Free),
-    ("architectures", Free),
-    ("auto_map", Free),
-    ("bos_token_id", Free),
-    ("chunk_size_feed_forward", Free),
-    ("dtype", Free),
-    ("eos_token_id", Free),
-    ("finetuning_task", Free),
-    ("gradient_checkpointing", Free),
-    ("id2label", Free),
-    ("is_decoder", Free),
-    ("label2id", Free),
-    ("output_attentions", Free),
-    ("output_hidden_states", Free),
-    ("pad_token_id", Free),
-    ("problem_type", Free),
-    ("return_dict", Free),
-    ("sep_token_id", Free),
-    ("task_specific_params", Free),
-    ("tokenizer_class", Free),
-    ("torch_dtype", Free),
-    ("torchscript", Free),
-    ("transformers.js_config", Free),
-    ("transformers_version", Free),
-    ("unk_token_id", Free),
-    ("use_cache", Free),
-];
-
-const GPT2: &[(&str, Field)] = &[
-    ("n_layer", Read),
-    ("n_embd", Read),
-    ("n_head", Read),
-    ("n_inner", Read),
-    ("n_positions", Read),
-    ("n_ctx", Read),
-    ("activation_function", Read),
-    ("layer_norm_epsilon", Read),
-    ("resid_pdrop", Read),
-    ("embd_pdrop", Read),
-    ("attn_pdrop", Read),
-    ("scale_attn_weights", Only("true")),
-    ("scale_attn_by_inverse_layer_idx", Only("false")),
-    ("reorder_and_upcast_attn", Free),
-    ("summary_activation", Free),
-    ("summary_first_dropout", Free),
-    ("summary_proj_to_labels", Free),
-    ("summary_type", Free),
-    ("summary_use_proj", Free),
-];
-
-const LLAMA: &[(&str, Field)] = &[
-    ("num_hidden_layers", Read),
-    ("hidden_size", Read),
-    ("num_attention_heads", Read),
-    ("num_key_value_heads", Read),
-    ("head_dim", Read),
-    ("intermediate_size", Read),
-    ("max_position_embeddings", Read),
-    ("hidden_act", Read),
-    ("rms_norm_eps", Read),
-    ("rope_theta", Read),
-    ("rope_parameters", Read),
-    ("rope_scaling", Read),
-    ("attention_dropout", Read),
-    ("attention_bias", Only("false")),
-    ("mlp_bias", Only("false")),
-    ("sliding_window", Only("null")),
-    ("use_sliding_window", Only("false")),
-    ("rope_interleaved", Only("false")),
-    ("partial_rotary_factor", Only("1.0")),
-    ("pretraining_tp", Free),
-    ("is_llama_config", Free),
-];
 
 /// Reads a `config.json`.
 pub(crate) fn read(path: &Path) -> Result<(Architecture, Model), ModelError> {
@@ -144,11 +48,13 @@ impl Config<'_> {
 
     fn check(&self, own: &[(&str, Field)]) -> Result<(), ModelError> {
         for (name, value) in &self.fields {
-            let known = COMMON.iter().chain(own).find(|(known, _)| known == name);
-            match known {
-                Some((_, Read | Free)) => {}
-                Some((_, Only(text))) => {
-                    let only: Value = serde_json::from_str(text).expect("the tables above hold JSON");
+            if FREE.contains(&name.as_str()) {
+                continue;
+            }
+            match COMMON.iter().chain(own).find(|(known, _)| known == name) {
+                Some((_, Field::Read | Field::Free)) => {}
+                Some((_, Field::Only(text))) => {
+                    let only: Value = serde_json::from_str(text).expect("the tables of fields hold JSON");
                     let same = match (value.as_f64(), only.as_f64()) {
                         (Some(a), Some(b)) => a == b,
                         _ => *value == only,
@@ -371,6 +277,8 @@ pub(crate) fn write(architecture: Architecture, model: &Model, dtype: DType) -> 
             "tie_word_embeddings": model.tied,
             "torch_dtype": dtype,
             "vocab_size": model.vocab,
+            "bos_token_id": null,
+            "eos_token_id": null,
         }),
         _ => json!({
             "activation_function": "gelu_new",
@@ -389,6 +297,8 @@ pub(crate) fn write(architecture: Architecture, model: &Model, dtype: DType) -> 
             "tie_word_embeddings": model.tied,
             "torch_dtype": dtype,
             "vocab_size": model.vocab,
+            "bos_token_id": null,
+            "eos_token_id": null,
         }),
     }
 }

@@ -7,6 +7,7 @@
 
 mod config;
 mod export;
+mod fields;
 mod files;
 mod import;
 mod names;
