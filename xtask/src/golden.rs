@@ -1,0 +1,22 @@
+//! `cargo xtask golden`: runs the scripts under golden/ in a Python environment of their own and says which
+//! golden files changed. Ordinary tests read the kept files and need no Python.
+
+use anyhow::Result;
+
+use crate::command::{output, program, run as run_program};
+use crate::python;
+
+const SCRIPTS: &[&str] = &["golden/make_golden.py"];
+
+pub(crate) fn run(options: &python::Options) -> Result<()> {
+    let interpreter = python::interpreter(options, "golden-venv", "golden/requirements.txt")?;
+    for script in SCRIPTS {
+        run_program(&mut program(&interpreter, &[script]))?;
+    }
+    let changed = output(&mut program("git", &["status", "--porcelain", "--", "crates/*/tests/golden"]))?;
+    match changed.is_empty() {
+        true => println!("golden files: the same bytes as before"),
+        false => print!("golden files that changed:\n{changed}"),
+    }
+    Ok(())
+}

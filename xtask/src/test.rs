@@ -1,0 +1,120 @@
+//! `cargo xtask test`: installs the programs the tests need, then runs every test of the workspace in the
+//! release profile. cargo's output is passed on as it comes, with one addition: what a passing test printed
+//! about skipping itself appears just above the `test result:` line of its binary.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command::{self, cargo, installed, program};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Passed on to `cargo test`, for example a package and a test's name: `-- -p triax-data damaged`.
+    #[arg(last = true)]
+    cargo: Vec<String>,
+}
+
+/// Programs beside the Rust toolchain: name, Debian package, who needs it.
+const PROGRAMS: &[(&str, &str, &str)] = &[
+    ("cc", "build-essential", "linking, and the C sources of zstd"),
+    ("git", "git", "tidy's list of files"),
+];
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    install_programs()?;
+    if std::env::var_os("TRIAX_TEST_DATA").is_none() {
+        println!("TRIAX_TEST_DATA is not set: tests on real text and published models skip themselves");
+    }
+    let mut command = cargo(&["test", "--release", "--no-fail-fast"]);
+    let selected = options.cargo.iter().any(|word| word == "-p" || word.starts_with("--package"));
+    if !selected {
+        command.arg("--workspace");
+    }
+    command.args(&options.cargo).args(["--", "--show-output"]);
+    eprintln!("+ {}", command::show(&command));
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let printed = child.stdout.take().expect("stdout was piped above");
+    pass_on(BufReader::new(printed), std::io::stdout().lock())?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("some tests failed: {status}");
+    }
+    Ok(())
+}
+
+fn install_programs() -> Result<()> {
+    let missing: Vec<_> = PROGRAMS.iter().filter(|(name, ..)| !installed(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reasons: Vec<_> = missing.iter().map(|(name, _, reason)| format!("{name} ({reason})")).collect();
+    let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
+    let is_root = command::output(&mut program("id", &["-u"]))?.trim() == "0";
+    if !is_root || !installed("apt-get") {
+        bail!("missing: {}; install them first (on Debian: {})", reasons.join(", "), packages.join(" "));
+    }
+    println!("installing {}", reasons.join(", "));
+    command::run(&mut program("apt-get", &["update", "-qq"]))?;
+    let mut install = program("apt-get", &["install", "--yes", "-qq", "--no-install-recommends"]);
+    command::run(install.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Copies libtest's output line by line, leaving out what passing tests printed except lines that begin
+/// with `skip`, each of which is shown with the test's name.
+fn pass_on(printed: impl BufRead, mut shown: impl Write) -> Result<()> {
+    let (mut inside_successes, mut test, mut skipped) = (false, String::new(), Vec::new());
+    for line in printed.lines() {
+        let line = line?;
+        match line.as_str() {
+            "successes:" => inside_successes = true,
+            "failures:" => inside_successes = false,
+            _ if line.starts_with("test result: ") => {
+                inside_successes = false;
+                for skip in skipped.drain(..) {
+                    writeln!(shown, "{skip}")?;
+                }
+            }
+            _ => {}
+        }
+        if !inside_successes {
+            writeln!(shown, "{line}")?;
+        } else if let Some(name) =
+            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            name.clone_into(&mut test);
+        } else if line.trim_start().get(..4).is_some_and(|word| word.eq_ignore_ascii_case("skip")) {
+            skipped.push(format!("{test}: {}", line.trim()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skipped_test_is_named_above_its_summary_and_other_output_is_left_out() {
+        let printed = "running 2 tests\ntest a ... ok\ntest b ... ok\n\nsuccesses:\n\n---- a stdout ----\nchatter\n\n\
+                       ---- b stdout ----\nskipped: no data\n\n\nsuccesses:\n    a\n    b\n\ntest result: ok. 2 passed\n";
+        let mut shown = Vec::new();
+        pass_on(printed.as_bytes(), &mut shown).unwrap();
+        assert_eq!(
+            String::from_utf8(shown).unwrap(),
+            "running 2 tests\ntest a ... ok\ntest b ... ok\n\nb: skipped: no data\ntest result: ok. 2 passed\n"
+        );
+    }
+
+    #[test]
+    fn failures_are_passed_on_whole() {
+        let printed = "successes:\n\nsuccesses:\n    a\n\nfailures:\n\n---- b stdout ----\npanicked\n\nfailures:\n    b\n\n\
+                       test result: FAILED. 1 passed; 1 failed\n";
+        let mut shown = Vec::new();
+        pass_on(printed.as_bytes(), &mut shown).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains("---- b stdout ----\npanicked"), "{shown}");
+        assert!(shown.ends_with("test result: FAILED. 1 passed; 1 failed\n"), "{shown}");
+    }
+}
