@@ -156,21 +156,28 @@ impl Decoder {
         self.network.forward_loss(device, batch, losses);
     }
 
-    /// Appends `tokens` to sequence 0, whose first `past` tokens are cached; the logits of the token after
-    /// the last one. Prompts longer than `max_new` are taken in pieces.
+    /// Appends `tokens` (at least one) to sequence 0, whose first `past` tokens are cached; the logits of the
+    /// token after the last one. Prompts longer than `max_new` are taken in pieces.
     pub fn decode(&mut self, device: &mut dyn Device, tokens: &[u32], past: usize) -> Vec<f32> {
         let mut logits = vec![0.0; self.vocab];
+        self.decode_into(device, tokens, past, &mut logits);
+        logits
+    }
+
+    /// [`Decoder::decode`] into a buffer `[vocab]`.
+    pub fn decode_into(&mut self, device: &mut dyn Device, tokens: &[u32], past: usize, logits: &mut [f32]) {
+        assert!(!tokens.is_empty(), "decoding no tokens");
         let mut past = past;
         for piece in tokens.chunks(self.options.max_new) {
-            self.decode_parts(device, &[Part { sequence: 0, past, tokens: piece }], &mut logits);
+            self.decode_parts(device, &[Part { sequence: 0, past, tokens: piece }], logits);
             past += piece.len();
         }
-        logits
     }
 
     /// One pass over all `parts`; row p of `logits` (`[parts, vocab]`) is for the token after part p's last.
     ///
-    /// In a model with the prefix mask, a part with `past == 0` is the prompt: its tokens all see each other.
+    /// In a model with the prefix mask, a part with `past == 0` is the prompt: its tokens all see each other
+    /// (up to `max_new` of them: what comes in a later piece is seen by what follows it alone).
     ///
     /// # Panics
     /// When there are more tokens than `max_new`, more parts than sequences, or a part leaves the cache.

@@ -18,6 +18,8 @@ pub enum ModelError {
     /// A field of `config.json` that changes the model in a way this program does not compute.
     #[error("{}: `{field}` is {value}: {rule}", path.display())]
     Config { path: PathBuf, field: String, value: String, rule: String },
+    #[error("the machine has not enough memory: {0}")]
+    Memory(#[from] triax_tensor::OutOfMemory),
     /// A weight file that contradicts its own header, its index or the model.
     #[error("{}: {what}", path.display())]
     File { path: PathBuf, what: String },

@@ -42,6 +42,7 @@ mod norm;
 mod parameters;
 mod pass;
 mod plan;
+mod session;
 
 pub use decoder::{Decoder, DecoderOptions, Part};
 pub use error::ModelError;
@@ -50,3 +51,4 @@ pub use linear::WeightJob;
 pub use network::{MicroBatch, Network};
 pub use parameters::{Declaration, Init, Parameter, declare};
 pub use plan::{Options, Stage};
+pub use session::Session;

@@ -1,7 +1,7 @@
 //! Generation with a cache against the network without one.
 
 use crate::setup::{Machine, gpt, llama, options};
-use triax_model::{Decoder, DecoderOptions, MicroBatch, Options, Part};
+use triax_model::{Decoder, DecoderOptions, MicroBatch, Options, Part, Session};
 use triax_spec::model::{Mask, Model};
 use triax_tensor::reference::Reference;
 use triax_tensor::{DType, Device, Table};
@@ -13,7 +13,7 @@ fn decoder(model: &Model, max_new: usize, sequences: usize) -> (Decoder, Referen
     let options = DecoderOptions { dtype: DType::F32, capacity: model.sequence, max_new, sequences };
     let decoder = Decoder::plan(model, &options, &device, &mut table).unwrap();
     device.allocate(table.bytes(), decoder.scratch_bytes(&device)).unwrap();
-    decoder.load(&mut device, &source.network.tensors(&source.device)).unwrap();
+    decoder.load(&mut device, &source.network.tensors(&*source.device)).unwrap();
     (decoder, device)
 }
 
@@ -53,7 +53,7 @@ fn the_prompt_of_a_prefix_model_is_seen_in_both_directions() {
             let prefix = [prompt as u32];
             let batch =
                 MicroBatch { tokens: &tokens, targets: &targets, prefix: Some(&prefix), first_sample: 0 };
-            machine.network.forward_loss(&mut machine.device, &batch, &mut losses);
+            machine.network.forward_loss(&mut *machine.device, &batch, &mut losses);
             let mut logits = decoder.decode(&mut device, &tokens[..prompt], 0);
             for position in prompt - 1..7 {
                 if position >= prompt {
@@ -67,6 +67,22 @@ fn the_prompt_of_a_prefix_model_is_seen_in_both_directions() {
             }
         }
     }
+}
+
+#[test]
+fn a_session_takes_up_where_it_was_cut() {
+    let model = llama(Mask::Causal);
+    let source = Machine::new(&model, &Options { training: false, ..options(&model, 1, 1) });
+    let tensors = source.network.tensors(&*source.device);
+    let mut session = Session::new(&model, DType::F32, 7, Box::new(Reference::new()), &tensors).unwrap();
+    let expected = session.feed(&[3, 1, 4, 1, 5]).to_vec();
+    session.feed(&[9, 2]);
+    assert_eq!((session.len(), session.capacity()), (7, 7));
+    session.truncate(2);
+    assert_eq!(session.feed(&[4, 1, 5]), expected);
+    session.truncate(0);
+    assert!(session.is_empty());
+    assert_eq!(session.feed(&[3, 1, 4, 1, 5]), expected);
 }
 
 #[test]

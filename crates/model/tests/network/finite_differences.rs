@@ -27,13 +27,13 @@ fn gradients_are_the_slopes_of_the_loss_with_dropout_on() {
             let mut loss_at = |step: f32| {
                 let moved: Vec<f32> = original.iter().enumerate().map(|(i, w)| w + step * sign(i)).collect();
                 machine.device.upload_slice(weight, &moved);
-                machine.network.pack_weights(&mut machine.device);
+                machine.network.pack_weights(&mut *machine.device);
                 loss(&mut machine, &samples)
             };
             let mut slope = |width: f32| (loss_at(width) - loss_at(-width)) / (2.0 * f64::from(width));
             let (narrow, wide) = (slope(WIDTH), slope(2.0 * WIDTH));
             machine.device.upload_slice(weight, &original);
-            machine.network.pack_weights(&mut machine.device);
+            machine.network.pack_weights(&mut *machine.device);
 
             let expected = (4.0 * narrow - wide) / 3.0;
             let found: f64 = gradient.iter().enumerate().map(|(i, g)| f64::from(g * sign(i))).sum();
@@ -50,10 +50,10 @@ fn gradients_are_the_slopes_of_the_loss_with_dropout_on() {
 /// Mean loss of a training pass (with dropout).
 fn loss(machine: &mut Machine, samples: &Samples) -> f64 {
     let batch = samples.range(&machine.network, 0, samples.prefix.len());
-    machine.network.begin_step(&mut machine.device);
-    machine.network.upload(&mut machine.device, 0, &batch);
-    machine.network.forward(&mut machine.device, 0, 1.0);
-    machine.network.loss_sum(&machine.device) / samples.counted() as f64
+    machine.network.begin_step(&mut *machine.device);
+    machine.network.upload(&mut *machine.device, 0, &batch);
+    machine.network.forward(&mut *machine.device, 0, 1.0);
+    machine.network.loss_sum(&*machine.device) / samples.counted() as f64
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn gradient_squares_sum_over_all_parameters() {
         machine.step(&Samples::random(&model, 2));
         let expected: f64 =
             machine.gradients().iter().flat_map(|(_, g)| g).map(|&g| f64::from(g).powi(2)).sum();
-        let found = machine.network.gradient_squares(&mut machine.device);
+        let found = machine.network.gradient_squares(&mut *machine.device);
         assert!((found - expected).abs() <= 1e-12 * expected, "{found} and {expected}");
         let sum: f64 = machine.device.download_vec::<f32>(machine.network.parameters()[0].grad).len() as f64;
         assert!(sum > 0.0 && !machine.device.describe().is_empty());

@@ -1,15 +1,14 @@
 //! Against what transformers computes for the same weights (files made by `golden/make_golden.py`).
 //!
 //! Tolerances: the golden files say how far PyTorch's f32 lies from the same computation in f64 (relative to a
-//! tensor's largest element). The reference device rounds less often, so it lies no farther; the two may lie on
-//! opposite sides, and a single draw may be lucky: four times the larger of that deviation and one f32
+//! tensor's largest element). Our devices round as often or (reference) less, so they lie about as far; the two may
+//! lie on opposite sides, and a single draw may be lucky: four times the larger of that deviation and one f32
 //! rounding (2⁻²⁴).
 
-use crate::setup::{Machine, golden_folder, options};
+use crate::setup::{Machine, On, golden_folder, options};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 use triax_model::{Decoder, DecoderOptions, MicroBatch, ModelError, Options, TensorSource, hf};
-use triax_tensor::reference::Reference;
 use triax_tensor::{AdamW, Class, DType, Device, DeviceExt, Table};
 
 pub(crate) struct Golden {
@@ -65,37 +64,41 @@ pub(crate) fn assert_near(what: &str, found: &[f32], expected: &[f32], tolerance
     );
 }
 
-fn machine(name: &str) -> (Machine, Golden, hf::Imported) {
+fn cases() -> impl Iterator<Item = (On, &'static str)> {
+    On::ALL.into_iter().flat_map(|on| [(on, "gpt2"), (on, "llama")])
+}
+
+fn machine(on: On, name: &str) -> (Machine, Golden, hf::Imported) {
     let imported = hf::import(&golden_folder(name)).unwrap();
     let golden = Golden::read(name);
     let batch = golden.shape("tokens")[0];
     let options = Options { loss_chunk: 24, ..options(&imported.model, batch, 1) };
-    (Machine::loaded(&imported.model, &options, &imported), golden, imported)
+    (Machine::loaded(on, &imported.model, &options, &imported), golden, imported)
 }
 
 #[test]
 fn logits_are_those_of_transformers() {
-    for name in ["gpt2", "llama"] {
+    for (on, name) in cases() {
         let (golden, imported) = (Golden::read(name), hf::import(&golden_folder(name)).unwrap());
         let shape = golden.shape("logits");
         let (sequence, vocab) = (shape[1], shape[2]);
-        let mut device = Reference::new();
+        let mut device = on.device();
         let mut table = Table::new();
         let options = DecoderOptions { dtype: DType::F32, capacity: sequence, max_new: 5, sequences: 1 };
-        let mut decoder = Decoder::plan(&imported.model, &options, &device, &mut table).unwrap();
-        device.allocate(table.bytes(), decoder.scratch_bytes(&device)).unwrap();
-        decoder.load(&mut device, &imported).unwrap();
+        let mut decoder = Decoder::plan(&imported.model, &options, &*device, &mut table).unwrap();
+        device.allocate(table.bytes(), decoder.scratch_bytes(&*device)).unwrap();
+        decoder.load(&mut *device, &imported).unwrap();
         let expected = golden.floats("logits");
         for (sample, tokens) in golden.ids("tokens").chunks(sequence).enumerate() {
             let first = 13;
-            let mut logits = decoder.decode(&mut device, &tokens[..first], 0);
+            let mut logits = decoder.decode(&mut *device, &tokens[..first], 0);
             for past in first - 1..sequence {
                 if past >= first {
-                    logits = decoder.decode(&mut device, &tokens[past..=past], past);
+                    logits = decoder.decode(&mut *device, &tokens[past..=past], past);
                 }
                 let row = &expected[(sample * sequence + past) * vocab..][..vocab];
                 assert_near(
-                    &format!("{name} logits behind {past}"),
+                    &format!("{name} on {on:?}: logits behind {past}"),
                     &logits,
                     row,
                     golden.tolerance("logits"),
@@ -117,12 +120,12 @@ impl TensorSource for Gradients<'_> {
 
 #[test]
 fn loss_and_all_gradients_are_those_of_transformers() {
-    for name in ["gpt2", "llama"] {
-        let (mut machine, golden, imported) = machine(name);
+    for (on, name) in cases() {
+        let (mut machine, golden, imported) = machine(on, name);
         let (tokens, targets) = (golden.ids("tokens"), golden.ids("targets"));
         let loss = one_step(&mut machine, &tokens, &targets);
         assert_near(
-            &format!("{name} loss"),
+            &format!("{name} on {on:?}: loss"),
             &[loss as f32],
             &golden.floats("loss"),
             golden.tolerance("loss"),
@@ -136,7 +139,7 @@ fn loss_and_all_gradients_are_those_of_transformers() {
             let found: Vec<f32> =
                 view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
             let expected = golden.floats(&format!("grad.{tensor}"));
-            assert_near(&format!("{name} {tensor}"), &found, &expected, golden.tolerance("grad"));
+            assert_near(&format!("{name} on {on:?}: {tensor}"), &found, &expected, golden.tolerance("grad"));
         }
         let stored = SafeTensors::deserialize(&golden.bytes).unwrap();
         let gradients = stored.names().iter().filter(|n| n.starts_with("grad.")).count();
@@ -146,7 +149,7 @@ fn loss_and_all_gradients_are_those_of_transformers() {
 
 fn one_step(machine: &mut Machine, tokens: &[u32], targets: &[u32]) -> f64 {
     let batch = MicroBatch { tokens, targets, prefix: None, first_sample: 0 };
-    let (network, device) = (&mut machine.network, &mut machine.device);
+    let (network, device) = (&mut machine.network, &mut *machine.device);
     network.begin_step(device);
     network.forward_backward(device, &batch, 1.0 / tokens.len() as f32);
     network.finish_step(device);
@@ -155,13 +158,13 @@ fn one_step(machine: &mut Machine, tokens: &[u32], targets: &[u32]) -> f64 {
 
 #[test]
 fn fifty_steps_of_adamw_follow_the_curve_of_pytorch() {
-    for name in ["gpt2", "llama"] {
+    for (on, name) in cases() {
         let (golden, imported) = (Golden::read(name), hf::import(&golden_folder(name)).unwrap());
         let shape = golden.shape("curve.tokens");
         let (model, options) = (&imported.model, options(&imported.model, shape[1], 1));
-        let mut device = Reference::new();
+        let mut device = on.device();
         let mut table = Table::new();
-        let network = triax_model::Network::plan(model, &options, &device, &mut table).unwrap();
+        let network = triax_model::Network::plan(model, &options, &*device, &mut table).unwrap();
         let moments: Vec<_> = network
             .parameters()
             .iter()
@@ -171,20 +174,20 @@ fn fifty_steps_of_adamw_follow_the_curve_of_pytorch() {
                 (moment(0), moment(1))
             })
             .collect();
-        device.allocate(table.bytes(), network.scratch_bytes(&device)).unwrap();
-        network.load(&mut device, &imported).unwrap();
+        device.allocate(table.bytes(), network.scratch_bytes(&*device)).unwrap();
+        network.load(&mut *device, &imported).unwrap();
         let mut machine = Machine { device, network };
 
         let count = shape[1] * shape[2];
         let (tokens, targets) = (golden.ids("curve.tokens"), golden.ids("curve.targets"));
         let batches = tokens.chunks(count).zip(targets.chunks(count));
         for (step, ((tokens, targets), expected)) in batches.zip(golden.floats("curve.losses")).enumerate() {
-            machine.network.pack_weights(&mut machine.device);
+            machine.network.pack_weights(&mut *machine.device);
             let loss = one_step(&mut machine, tokens, targets);
             let (off, allowed) = ((loss - f64::from(expected)).abs(), golden.tolerance("curve"));
             assert!(
                 off <= allowed,
-                "{name} step {step}: loss {loss}, PyTorch {expected}, allowed {allowed:e}"
+                "{name} on {on:?}, step {step}: loss {loss}, PyTorch {expected}, allowed {allowed:e}"
             );
             for (parameter, &(m, v)) in machine.network.parameters().iter().zip(&moments) {
                 let decay = if parameter.decay { golden.number("weight_decay") } else { 0.0 };

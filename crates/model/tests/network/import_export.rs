@@ -1,6 +1,6 @@
 //! Folders and files: both ways, in parts, damaged.
 
-use crate::setup::{Machine, golden_folder, gpt, llama, options};
+use crate::setup::{Machine, On, golden_folder, gpt, llama, options};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
@@ -23,9 +23,9 @@ fn a_folder_comes_back_bit_by_bit_through_a_device() {
     for name in ["gpt2", "llama"] {
         let imported = hf::import(&golden_folder(name)).unwrap();
         let options = Options { training: false, ..options(&imported.model, 1, 1) };
-        let machine = Machine::loaded(&imported.model, &options, &imported);
+        let machine = Machine::loaded(On::Reference, &imported.model, &options, &imported);
         let folder = tempfile::tempdir().unwrap();
-        let source = machine.network.tensors(&machine.device);
+        let source = machine.network.tensors(&*machine.device);
         hf::export(&imported.model, &source, folder.path(), DType::F32).unwrap();
         let again = hf::import(folder.path()).unwrap();
         assert_eq!(again.model, imported.model);
@@ -45,7 +45,7 @@ fn our_own_models_survive_export_in_every_type() {
                 model.heads = if model.kv_heads == 2 { 4 } else { 3 };
                 model.init.scale_outputs = model.bias;
                 let machine = Machine::new(&model, &options(&model, 1, 1));
-                let source = machine.network.tensors(&machine.device);
+                let source = machine.network.tensors(&*machine.device);
                 let folder = tempfile::tempdir().unwrap();
                 hf::export(&model, &source, folder.path(), dtype).unwrap();
                 let imported = hf::import(folder.path()).unwrap();
@@ -67,7 +67,7 @@ fn our_own_models_survive_export_in_every_type() {
 fn a_model_that_no_architecture_computes_is_not_exported() {
     let machine = Machine::new(&gpt(Mask::Prefix), &options(&gpt(Mask::Prefix), 1, 1));
     let folder = tempfile::tempdir().unwrap();
-    let source = machine.network.tensors(&machine.device);
+    let source = machine.network.tensors(&*machine.device);
     let message = |model| hf::export(&model, &source, folder.path(), DType::F32).unwrap_err().to_string();
     assert_eq!(
         message(gpt(Mask::Prefix)),

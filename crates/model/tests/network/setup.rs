@@ -62,17 +62,38 @@ pub(crate) fn options(model: &Model, micro_batch: usize, micro_batches: usize) -
     }
 }
 
+/// Which device a test runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum On {
+    Reference,
+}
+
+impl On {
+    pub(crate) const ALL: [Self; 1] = [Self::Reference];
+
+    pub(crate) fn device(self) -> Box<dyn Device> {
+        match self {
+            Self::Reference => Box::new(Reference::new()),
+        }
+    }
+}
+
 /// A network with its device.
 pub(crate) struct Machine {
-    pub device: Reference,
+    pub device: Box<dyn Device>,
     pub network: Network,
 }
 
 impl Machine {
-    /// Ready to step, with first values in which every parameter matters.
+    /// On the reference device.
     pub(crate) fn new(model: &Model, options: &Options) -> Self {
-        let mut machine = Self::planned(model, options);
-        machine.network.initialise(&mut machine.device, 3);
+        Self::on(On::Reference, model, options)
+    }
+
+    /// Ready to step, with first values in which every parameter matters.
+    pub(crate) fn on(on: On, model: &Model, options: &Options) -> Self {
+        let mut machine = Self::planned(on, model, options);
+        machine.network.initialise(&mut *machine.device, 3);
         for parameter in machine.network.parameters().iter().filter(|p| p.dims.len() == 1) {
             // Norm weights about 1, biases about 0, but none exactly.
             let mut values: Vec<f32> = machine.device.download_vec(parameter.weight);
@@ -80,38 +101,38 @@ impl Machine {
             values.iter_mut().enumerate().for_each(|(i, v)| *v += 0.1 * stream.normal(i as u64) as f32);
             machine.device.upload_slice(parameter.weight, &values);
         }
-        machine.network.pack_weights(&mut machine.device);
+        machine.network.pack_weights(&mut *machine.device);
         machine
     }
 
-    pub(crate) fn loaded(model: &Model, options: &Options, source: &dyn TensorSource) -> Self {
-        let mut machine = Self::planned(model, options);
-        machine.network.load(&mut machine.device, source).unwrap();
-        machine.network.pack_weights(&mut machine.device);
+    pub(crate) fn loaded(on: On, model: &Model, options: &Options, source: &dyn TensorSource) -> Self {
+        let mut machine = Self::planned(on, model, options);
+        machine.network.load(&mut *machine.device, source).unwrap();
+        machine.network.pack_weights(&mut *machine.device);
         machine
     }
 
-    fn planned(model: &Model, options: &Options) -> Self {
-        let mut device = Reference::new();
+    fn planned(on: On, model: &Model, options: &Options) -> Self {
+        let mut device = on.device();
         let mut table = Table::new();
-        let network = Network::plan(model, options, &device, &mut table).unwrap();
-        device.allocate(table.bytes(), network.scratch_bytes(&device)).unwrap();
+        let network = Network::plan(model, options, &*device, &mut table).unwrap();
+        device.allocate(table.bytes(), network.scratch_bytes(&*device)).unwrap();
         Self { device, network }
     }
 
     /// One optimizer step's gradients from `samples` in micro-batches as planned; the mean loss.
     pub(crate) fn step(&mut self, samples: &Samples) -> f64 {
         let options = self.network.options().clone();
-        self.network.begin_step(&mut self.device);
+        self.network.begin_step(&mut *self.device);
         let count = samples.prefix.len();
         for first in (0..count).step_by(options.micro_batch) {
             let last = (first + options.micro_batch).min(count);
             let batch = samples.range(&self.network, first, last);
-            self.network.forward_backward(&mut self.device, &batch, 1.0 / samples.counted() as f32);
+            self.network.forward_backward(&mut *self.device, &batch, 1.0 / samples.counted() as f32);
         }
-        self.network.finish_step(&mut self.device);
+        self.network.finish_step(&mut *self.device);
         assert_eq!(self.network.counted(), samples.counted());
-        self.network.loss_sum(&self.device) / samples.counted() as f64
+        self.network.loss_sum(&*self.device) / samples.counted() as f64
     }
 
     /// All gradients, parameter by parameter.
