@@ -1,1 +1,36 @@
 #![forbid(unsafe_code)]
+//! From text to the token windows a training step reads.
+//!
+//! ```text
+//! .txt .md .jsonl .parquet ──tokenize──▶ prefix.bin / prefix.idx / prefix.tokenizer.json
+//!                                                   │
+//!   sample number n ──blend──▶ (source, k) ──keyed permutation──▶ window ──read──▶ tokens
+//! ```
+//!
+//! The position in a run is one number, the count of samples drawn so far. Which tokens sample `n` holds is a
+//! pure function of `n`, the seed and the stages of the blend: nothing is built, stored or replayed.
+
+mod atomic;
+mod blend;
+mod error;
+mod identity;
+mod index;
+mod permutation;
+mod prefix;
+mod reader;
+mod samples;
+mod sequential;
+mod token_type;
+mod writer;
+
+pub use blend::{Blend, Stage, Stages};
+pub use error::{DataError, IndexFault};
+pub use identity::Identity;
+pub use index::fuzz_idx;
+pub use permutation::Permutation;
+pub use prefix::prefix_length;
+pub use reader::Reader;
+pub use samples::{SampleOrigin, Samples, SourceSummary};
+pub use sequential::{IGNORE, Sequential};
+pub use token_type::TokenType;
+pub use writer::{Writer, Written};
