@@ -51,6 +51,28 @@ impl Act for f16 {
     }
 }
 
+/// Runs an expression with a type name bound to the activation type of a dtype.
+macro_rules! for_act {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::DType::Bf16 => {
+                type $T = half::bf16;
+                $body
+            }
+            $crate::DType::F16 => {
+                type $T = half::f16;
+                $body
+            }
+            other => panic!("{other} is not the type of an activation"),
+        }
+    };
+}
+pub(crate) use for_act;
+
 /// `eˣ` within 2 units in the last place over the normal range: `2ⁿ · p(r)`, `r = x - n ln 2` in
 /// two parts (Cody & Waite), a polynomial of degree 6 on |r| ≤ ln 2 / 2. Overflows to infinity above 88.72; below
 /// -87.33 the result is 0.
