@@ -1,5 +1,4 @@
-//! Whole networks, on the reference device and on the fast one.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+//! Whole networks on the reference device.
 
 mod decoder;
 mod finite_differences;

@@ -5,7 +5,6 @@
 
 mod attention;
 mod cached_attention;
-mod dropout;
 mod elementwise;
 mod embedding;
 mod gemm;

@@ -1,0 +1,283 @@
+//! The command line, declared once: `--help`, errors and parsing all come from these types.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use triax_spec::run::{DeviceKind, Kernel, Precision};
+
+/// Raw text in, a trained giant language model out.
+///
+/// Human text goes to standard error. With --json, commands print one JSON object a line on standard output.
+/// Exit codes: 0 done, 1 failed while running, 2 wrong use (nothing was started).
+#[derive(Debug, Parser)]
+#[command(name = "triax", version, max_term_width = 100, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure training, matrix products or tokenizing on this machine
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// A text file or a folder of text files; by default the crates in cargo's registry
+    #[arg(long)]
+    pub(crate) input: Option<PathBuf>,
+    /// Where everything goes; must not hold an earlier demo unless it is the default
+    #[arg(long, default_value = "demo-run")]
+    pub(crate) out: PathBuf,
+    /// How long the whole demo may take
+    #[arg(long, default_value_t = 4.0)]
+    pub(crate) minutes: f64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// Print the summary as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tokenize {
+    /// Text files: .txt, .jsonl (also .gz, .zst), .parquet, or folders of them
+    #[arg(required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// The tokenizer to use
+    #[arg(long, conflicts_with_all = ["train_tokenizer", "vocab"], required_unless_present = "train_tokenizer")]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Train a tokenizer of this kind on the input first; it is written beside the output
+    #[arg(long, requires = "vocab")]
+    pub(crate) train_tokenizer: Option<TokenizerKind>,
+    /// Size of the vocabulary to train
+    #[arg(long)]
+    pub(crate) vocab: Option<usize>,
+    /// Common prefix of the .bin and .idx files
+    #[arg(long)]
+    pub(crate) output: PathBuf,
+    /// JSONL: the field with the text
+    #[arg(long, default_value = "text")]
+    pub(crate) field: String,
+    /// Parquet: the column with the text
+    #[arg(long, default_value = "text")]
+    pub(crate) column: String,
+    /// Leave out lines that cannot be read (each is counted) instead of stopping
+    #[arg(long)]
+    pub(crate) skip_bad_lines: bool,
+    /// Worker threads; 0 for all cores
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Print the result as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TokenizerKind {
+    /// Byte-level BPE, as GPT-2
+    Bpe,
+    /// Unigram, as SentencePiece
+    Unigram,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Train {
+    /// The run file (TOML)
+    pub(crate) run: PathBuf,
+    /// Replace a value of the run file: --set train.seed=7 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// What to do about checkpoints in the run's folder
+    #[arg(long, value_enum, default_value_t = Resume::IfPresent)]
+    pub(crate) resume: Resume,
+    /// The run's folder; by default `runs/` and the run file's name
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Replaces device.kind of the run file
+    #[arg(long, value_parser = names::<DeviceKind>(DeviceKind::NAMES))]
+    pub(crate) device: Option<DeviceKind>,
+    /// Print each step as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Resume {
+    /// Go on from the newest checkpoint; without one it is an error
+    Must,
+    /// Go on from the newest checkpoint, or start anew where there is none
+    IfPresent,
+    /// Start anew; a checkpoint already there is an error
+    Never,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// A run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
+    pub(crate) model: PathBuf,
+    /// The text to continue; an empty one starts a new document
+    #[arg(long)]
+    pub(crate) prompt: String,
+    /// Divides the logits; 0 always takes the likeliest token
+    #[arg(long, default_value_t = 0.8)]
+    pub(crate) temperature: f32,
+    /// Only the K likeliest tokens; 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Only the fewest tokens that hold this share of the probability
+    #[arg(long, default_value_t = 0.95)]
+    pub(crate) top_p: f32,
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Most tokens to add
+    #[arg(long, default_value_t = 128)]
+    pub(crate) max_tokens: usize,
+    /// tokenizer.json; by default the one beside the model
+    #[arg(long)]
+    pub(crate) tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// Print the result as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    #[command(subcommand)]
+    pub(crate) from: ImportFrom,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportFrom {
+    /// A Hugging Face folder of a GPT-2 or Llama model
+    Hf {
+        folder: PathBuf,
+        /// The run folder to make, with one checkpoint at step 0
+        #[arg(long)]
+        out: PathBuf,
+        /// Print the result as one JSON object on standard output
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(subcommand)]
+    pub(crate) to: ExportTo,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExportTo {
+    /// A Hugging Face folder
+    Hf {
+        /// A run folder (its newest checkpoint) or a checkpoint
+        checkpoint: PathBuf,
+        /// The folder to make
+        #[arg(long)]
+        out: PathBuf,
+        /// Of the weights
+        #[arg(long, default_value = "f32", value_parser = names::<Precision>(Precision::NAMES))]
+        dtype: Precision,
+        /// Print the result as one JSON object on standard output
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Training steps on random tokens
+    Train(BenchTrain),
+    /// Matrix products of GPT-2's shapes against the device's peak
+    Gemm(BenchGemm),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchTrain {
+    /// Name of a preset
+    #[arg(long, default_value = "gpt2-124m")]
+    pub(crate) model: String,
+    /// Sequences in a step
+    #[arg(long, default_value_t = 4)]
+    pub(crate) batch: usize,
+    /// Tokens in a sequence
+    #[arg(long, default_value_t = 256)]
+    pub(crate) seq: usize,
+    #[arg(long, default_value = "bf16", value_parser = names::<Precision>(Precision::NAMES))]
+    pub(crate) dtype: Precision,
+    /// Measured steps, after one that is not
+    #[arg(long, default_value_t = 5)]
+    pub(crate) steps: usize,
+    /// Replaces the preset's vocabulary; GPT-2's is padded to 50304 by default
+    #[arg(long)]
+    pub(crate) vocab: Option<usize>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// Print the result as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchGemm {
+    #[arg(long, default_value = "bf16", value_parser = names::<Precision>(Precision::NAMES))]
+    pub(crate) dtype: Precision,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
+    /// Print each product as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchTokenize {
+    /// A text file
+    #[arg(long)]
+    pub(crate) input: PathBuf,
+    /// tokenizer.json
+    #[arg(long)]
+    pub(crate) tokenizer: PathBuf,
+    /// Worker threads; 0 for all cores
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Print the result as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct DeviceArguments {
+    #[arg(long, default_value = "cpu", value_parser = names::<DeviceKind>(DeviceKind::NAMES))]
+    pub(crate) device: DeviceKind,
+    /// Worker threads; 0 for all cores
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Instructions of the CPU device; auto takes the best this machine has
+    #[arg(long, default_value = "auto", value_parser = names::<Kernel>(Kernel::NAMES))]
+    pub(crate) kernel: Kernel,
+}
+
+/// Parses one of `names`; help and errors list them.
+fn names<T>(names: &'static [&'static str]) -> impl clap::builder::TypedValueParser<Value = T>
+where
+    T: std::str::FromStr + Clone + Send + Sync + 'static,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

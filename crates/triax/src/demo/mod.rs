@@ -1,0 +1,7 @@
+//! `triax demo`: the whole road on real text.
+
+mod chart;
+mod compressors;
+mod corpus;
+mod report;
+mod summary;

@@ -1,0 +1,70 @@
+//! This machine: the device a command asks for, its arithmetic peak, and how much memory the process held.
+
+use crate::arguments::DeviceArguments;
+use crate::console;
+use crate::failure::Failure;
+use triax_spec::run::{DeviceKind, Kernel, Precision};
+use triax_tensor::cpu::{self, Cpu};
+use triax_tensor::reference::Reference;
+use triax_tensor::{Class, DType, Device, Table};
+
+/// A device without memory yet.
+pub(crate) fn device(arguments: DeviceArguments) -> Result<Box<dyn Device>, Failure> {
+    match arguments.device {
+        DeviceKind::Cpu => Ok(Box::new(cpu(arguments)?)),
+        DeviceKind::Reference => Ok(Box::new(Reference::new())),
+    }
+}
+
+/// The CPU device itself, where its peak is asked for.
+pub(crate) fn cpu(arguments: DeviceArguments) -> Result<Cpu, Failure> {
+    Cpu::new(arguments.threads, kernel(arguments.kernel)).map_err(|error| {
+        Failure::usage(error.to_string()).help("--kernel auto takes the best this machine has")
+    })
+}
+
+/// Register-resident peak in GFLOP/s, measured now; the reference device has none worth naming.
+pub(crate) fn peak_of(arguments: DeviceArguments, precision: Precision) -> Result<Option<f64>, Failure> {
+    match arguments.device {
+        DeviceKind::Cpu => Ok(Some(cpu(arguments)?.peak_gflops(dtype(precision)))),
+        DeviceKind::Reference => Ok(None),
+    }
+}
+
+/// What a run will allocate, by class, before it does.
+pub(crate) fn memory_table(table: &Table, scratch_bytes: usize) -> String {
+    let mut lines = String::new();
+    let classes = Class::ALL.iter().map(|&class| (class.name(), table.class_bytes(class)));
+    for (name, size) in
+        classes.chain([("scratch", scratch_bytes), ("together", table.bytes() + scratch_bytes)])
+    {
+        lines.push_str(&format!("  {name:<16} {:>10}\n", console::bytes(size)));
+    }
+    lines
+}
+
+pub(crate) const fn dtype(precision: Precision) -> DType {
+    match precision {
+        Precision::Bf16 => DType::Bf16,
+        Precision::F16 => DType::F16,
+        Precision::F32 => DType::F32,
+    }
+}
+
+const fn kernel(kernel: Kernel) -> cpu::Kernel {
+    match kernel {
+        Kernel::Auto => cpu::Kernel::Auto,
+        Kernel::Avx512Bf16 => cpu::Kernel::Avx512Bf16,
+        Kernel::Avx512 => cpu::Kernel::Avx512,
+        Kernel::Avx2 => cpu::Kernel::Avx2,
+        Kernel::Portable => cpu::Kernel::Portable,
+    }
+}
+
+/// Most resident memory of this process so far, in MB (10⁶ bytes); none where the system does not tell.
+pub(crate) fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
+}
