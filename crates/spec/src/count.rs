@@ -8,12 +8,13 @@
 
 use crate::model::{Activation, Model, NormKind, Positions};
 
-/// The number of trained values: every weight, bias, norm gain and embedding, shared ones once.
+/// The number of trained values: every weight, bias, norm gain and embedding, shared ones once;
+/// `u64::MAX` if they are more.
 pub fn parameters(model: &Model) -> u64 {
-    let hidden = model.hidden as u64;
-    let embedding = model.vocab as u64 * hidden;
+    let hidden = model.hidden as u128;
+    let embedding = model.vocab as u128 * hidden;
     let positions = match model.positions {
-        Positions::Learned => model.sequence as u64 * hidden,
+        Positions::Learned => model.sequence as u128 * hidden,
         Positions::Rotary { .. } => 0,
     };
     let norm = match model.norm {
@@ -23,7 +24,8 @@ pub fn parameters(model: &Model) -> u64 {
     let biases = if model.bias { layer_biases(model) } else { 0 };
     let layer = layer_matrices(model) + biases + 2 * norm;
     let output = if model.tied { 0 } else { embedding };
-    embedding + positions + model.layers as u64 * layer + norm + output
+    let total = embedding + positions + model.layers as u128 * layer + norm + output;
+    u64::try_from(total).unwrap_or(u64::MAX)
 }
 
 /// Floating-point operations that training one token requires: forward and backward, nothing recomputed.
@@ -41,13 +43,13 @@ pub fn flops_per_token(model: &Model, sequence: usize) -> f64 {
 }
 
 /// Widths of the query and of the key and value projections together.
-fn projections(model: &Model) -> (u64, u64) {
-    let head = model.head_dim as u64;
-    (model.heads as u64 * head, 2 * model.kv_heads as u64 * head)
+fn projections(model: &Model) -> (u128, u128) {
+    let head = model.head_dim as u128;
+    (model.heads as u128 * head, 2 * model.kv_heads as u128 * head)
 }
 
-fn layer_matrices(model: &Model) -> u64 {
-    let (hidden, ffn) = (model.hidden as u64, model.ffn as u64);
+fn layer_matrices(model: &Model) -> u128 {
+    let (hidden, ffn) = (model.hidden as u128, model.ffn as u128);
     let (query, key_value) = projections(model);
     let feed_forward = match model.activation {
         Activation::Gelu => 2,
@@ -56,8 +58,8 @@ fn layer_matrices(model: &Model) -> u64 {
     hidden * (query + key_value) + query * hidden + feed_forward * hidden * ffn
 }
 
-fn layer_biases(model: &Model) -> u64 {
-    let (hidden, ffn) = (model.hidden as u64, model.ffn as u64);
+fn layer_biases(model: &Model) -> u128 {
+    let (hidden, ffn) = (model.hidden as u128, model.ffn as u128);
     let (query, key_value) = projections(model);
     let inner = match model.activation {
         Activation::Gelu => ffn,
