@@ -137,7 +137,8 @@ fn whole(text: &str) -> Result<u64, AmountError> {
 impl fmt::Display for Amount {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = self.number();
-        let scale = SCALES.iter().find(|(_, exponent)| number != 0 && number % 10u64.pow(*exponent) == 0);
+        let scale =
+            SCALES.iter().find(|(_, exponent)| number != 0 && number.is_multiple_of(10u64.pow(*exponent)));
         match scale {
             Some((suffix, exponent)) => {
                 write!(out, "{}{suffix} {}", number / 10u64.pow(*exponent), self.unit())

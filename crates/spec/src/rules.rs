@@ -267,8 +267,9 @@ fn broken_ramp(batch: &GlobalBatch) -> Option<(String, String)> {
 
 /// The divisor of `number` nearest to `wanted`.
 fn nearest_divisor(number: usize, wanted: usize) -> usize {
-    let small =
-        (1..).take_while(|divisor| divisor * divisor <= number).filter(|divisor| number % divisor == 0);
+    let small = (1..)
+        .take_while(|divisor| divisor * divisor <= number)
+        .filter(|divisor| number.is_multiple_of(*divisor));
     small
         .flat_map(|divisor| [divisor, number / divisor])
         .min_by_key(|divisor| divisor.abs_diff(wanted))
