@@ -1,9 +1,8 @@
 //! Gradients of whole networks against differences of their losses.
 
 use crate::setup::{Machine, Samples, options, styles};
-use triax_spec::run::Recompute;
+use triax_tensor::DeviceExt;
 use triax_tensor::philox::Stream;
-use triax_tensor::{Device, DeviceExt};
 
 /// Central differences along a random direction of ±1 for each parameter, extrapolated from two widths:
 /// `D(ε) = (L(w + εd) - L(w - εd)) / 2ε`, `D = (4 D(ε) - D(2ε)) / 3`.
@@ -59,16 +58,12 @@ fn loss(machine: &mut Machine, samples: &Samples) -> f64 {
 #[test]
 fn gradient_squares_sum_over_all_parameters() {
     for model in styles() {
-        let mut machine = Machine::new(
-            &model,
-            &triax_model::Options { recompute: Recompute::Full, ..options(&model, 2, 1) },
-        );
+        let mut machine = Machine::new(&model, &options(&model, 2, 1));
         machine.step(&Samples::random(&model, 2));
         let expected: f64 =
             machine.gradients().iter().flat_map(|(_, g)| g).map(|&g| f64::from(g).powi(2)).sum();
         let found = machine.network.gradient_squares(&mut *machine.device);
+        // Both are f64 sums of some thousand terms.
         assert!((found - expected).abs() <= 1e-12 * expected, "{found} and {expected}");
-        let sum: f64 = machine.device.download_vec::<f32>(machine.network.parameters()[0].grad).len() as f64;
-        assert!(sum > 0.0 && !machine.device.describe().is_empty());
     }
 }

@@ -9,7 +9,7 @@ use crate::setup::{Machine, On, golden_folder, options};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 use triax_model::{Decoder, DecoderOptions, MicroBatch, ModelError, Options, TensorSource, hf};
-use triax_tensor::{AdamW, Class, DType, Device, DeviceExt, Table};
+use triax_tensor::{AdamW, Class, DType, DeviceExt, Table};
 
 pub(crate) struct Golden {
     bytes: Vec<u8>,

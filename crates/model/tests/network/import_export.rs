@@ -149,7 +149,7 @@ fn damaged_files_are_refused_by_name() {
     assert!(damaged(&golden[..golden.len() - 4]).contains("truncated or damaged"));
     assert!(damaged(&golden[..5]).contains("too short"));
     assert!(damaged(&[&[0xff; 8], &golden[8..]].concat()).contains("not safetensors"));
-    let mut header = golden.clone();
+    let mut header = golden;
     header[8] = b'[';
     assert!(damaged(&header).contains("not the JSON that was expected"));
     let empty = copy("gpt2", |_| ());

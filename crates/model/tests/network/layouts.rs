@@ -174,11 +174,11 @@ fn impossible_options_name_the_value_and_the_rule() {
     };
     let good = options(&model, 1, 1);
     assert_eq!(
-        plan(&model, &Options { sequence: 8, ..good.clone() }),
+        plan(&model, &Options { sequence: 8, ..good }),
         "sequence is 8: the model is made for at most 7 tokens"
     );
     assert_eq!(
-        plan(&model, &Options { dtype: DType::F64, ..good.clone() }),
+        plan(&model, &Options { dtype: DType::F64, ..good }),
         "dtype is f64: activations are bf16, f16 or f32"
     );
     let mut odd = llama(Mask::Causal);

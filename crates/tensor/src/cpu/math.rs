@@ -51,38 +51,69 @@ impl Act for f16 {
     }
 }
 
-/// `eˣ` within 2 units in the last place over the normal range: `2ⁿ · p(r)`, `r = x - n ln 2` in
-/// two parts (Cody & Waite), a polynomial of degree 6 on |r| ≤ ln 2 / 2. Overflows to infinity above 88.72; below
-/// -87.33 the result is 0.
+/// Runs an expression with a type name bound to the activation type of a dtype.
+macro_rules! for_act {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::DType::Bf16 => {
+                type $T = half::bf16;
+                $body
+            }
+            $crate::DType::F16 => {
+                type $T = half::f16;
+                $body
+            }
+            other => panic!("{other} is not the type of an activation"),
+        }
+    };
+}
+pub(crate) use for_act;
+
+/// `eˣ` within 2 units in the last place. Overflows to infinity above 88.72; below -87.33 the result is 0.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
+    let (p, exponent) = exp_parts(x.clamp(-88.0, 88.8));
+    // Two steps, so that 2¹²⁸ of the last octave does not overflow the exponent field.
+    let half = exponent >> 1;
+    let value = p * power_of_two(half) * power_of_two(exponent.wrapping_sub(half));
+    if x < -87.33 { 0.0 } else { value }
+}
+
+/// `eˣ = p · 2ⁿ` as (p, n): `x - n ln 2` in two parts (Cody & Waite), then a polynomial of degree 6 on
+/// |r| ≤ ln 2 / 2. A NaN becomes p.
+#[inline(always)]
+fn exp_parts(x: f32) -> (f32, i32) {
     const LN2_HIGH: f32 = 0.693_359_375;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding and subtracting 1.5 · 2²³ rounds to an integer without a call.
+    // Adding and subtracting 1.5 · 2²³ rounds to an integer without a call, and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    let clamped = x.clamp(-88.0, 88.8);
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
     let mut p = 1.388_888_9e-3_f32;
     p = p * r + 8.333_334e-3;
     p = p * r + 4.166_666_8e-2;
     p = p * r + 1.666_666_7e-1;
     p = p * r + 0.5;
-    p = p * r * r + r + 1.0;
-    // Two steps, so that 2¹²⁸ of the last octave does not overflow the exponent field.
-    let half = exponent >> 1;
-    let scale = |e: i32| f32::from_bits((e.wrapping_add(127) << 23) as u32);
-    let value = p * scale(half) * scale(exponent.wrapping_sub(half));
-    let value = if x < -87.33 { 0.0 } else { value };
-    if x.is_nan() { x } else { value }
+    (p * r * r + r + 1.0, exponent)
 }
 
-/// `1 / (1 + e⁻ˣ)`.
+/// 2ⁿ for -126 ≤ n ≤ 127.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) << 23) as u32)
+}
+
+/// `1 / (1 + e⁻ˣ)`; its smallest value is 1.6e-38.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+    let (p, exponent) = exp_parts((-x).clamp(-87.0, 87.0));
+    1.0 / (1.0 + p * power_of_two(exponent))
 }
 
 const GELU_SCALE: f32 = 0.797_884_6; // √(2/π)

@@ -82,6 +82,18 @@ impl Block {
         }
     }
 
+    /// The first `count` floats of a block used as work memory.
+    ///
+    /// # Safety
+    /// Nobody else uses the block while the result lives, but through it.
+    pub(crate) unsafe fn floats<'a>(&self, count: usize) -> SharedMut<'a, f32> {
+        SharedMut {
+            pointer: self.pointer(0, count * size_of::<f32>()).cast(),
+            len: count,
+            lifetime: PhantomData,
+        }
+    }
+
     /// The bytes of a packed operand, as 4-byte units.
     pub(crate) fn packed(&self, packed: Packed) -> *mut u32 {
         assert_eq!(packed.offset % 64, 0, "a packed operand starts on a cache line");
@@ -147,6 +159,10 @@ impl<'a, T> SharedMut<'a, T> {
         self.pointer.wrapping_add(index)
     }
 
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
     /// The elements of `range`.
     ///
     /// # Safety
@@ -161,6 +177,29 @@ impl<'a, T> SharedMut<'a, T> {
         // SAFETY: in range; exclusive by the contract.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
+}
+
+/// What an operation writes must not share memory with anything else it uses.
+///
+/// # Panics
+/// When two of `writes`, or one of `writes` and one of `reads`, overlap.
+pub(crate) fn assert_disjoint(writes: &[View], reads: &[View]) {
+    for (i, write) in writes.iter().enumerate() {
+        for other in writes[i + 1..].iter().chain(reads) {
+            assert!(!overlap(*write, *other), "output {write:?} overlaps {other:?}");
+        }
+    }
+}
+
+/// An output that may be its input itself: the same memory or disjoint from it, nothing between.
+///
+/// # Panics
+/// When the views overlap in part.
+pub(crate) fn assert_same_or_disjoint(write: View, read: View) {
+    assert!(
+        write.offset == read.offset || !overlap(write, read),
+        "output {write:?} overlaps {read:?} in part"
+    );
 }
 
 /// Whether two views share memory.

@@ -5,6 +5,7 @@
 
 mod attention;
 mod cached_attention;
+mod dropout;
 mod elementwise;
 mod embedding;
 mod gemm;
