@@ -45,6 +45,19 @@ pub enum DataError {
     )]
     TooFewTokens { path: PathBuf, tokens: u64, sequence: usize, most: u64 },
 
+    #[error("tokenizer {name}: {message}")]
+    Tokenizer { name: String, message: String },
+
+    /// `unit`: line, row or byte, counted from 1 (bytes from 0).
+    #[error("{path}, {unit} {number}: {message}")]
+    Document { path: PathBuf, unit: &'static str, number: u64, message: String },
+
+    #[error("{path} has no text column {column:?}; its columns are {existing}")]
+    Column { path: PathBuf, column: String, existing: String },
+
+    #[error("{path}: {message}")]
+    Input { path: PathBuf, message: String },
+
     #[error("blend: {0}")]
     Blend(String),
 

@@ -12,18 +12,27 @@
 
 mod atomic;
 mod blend;
+mod byte_level;
+mod documents;
 mod error;
 mod identity;
 mod index;
+mod inputs;
+mod jsonl;
+mod parquet_text;
 mod permutation;
 mod prefix;
 mod reader;
 mod samples;
 mod sequential;
 mod token_type;
+mod tokenize;
+mod tokenizer;
+mod words;
 mod writer;
 
 pub use blend::{Blend, Stage, Stages};
+pub use documents::{BadDocuments, Reading, Split, sample_texts};
 pub use error::{DataError, IndexFault};
 pub use identity::Identity;
 pub use index::fuzz_idx;
@@ -33,4 +42,6 @@ pub use reader::Reader;
 pub use samples::{SampleOrigin, Samples, SourceSummary};
 pub use sequential::{IGNORE, Sequential};
 pub use token_type::TokenType;
+pub use tokenize::{Progress, Tokenized, tokenize};
+pub use tokenizer::{END_OF_TEXT, Tokenizer, TokenizerKind};
 pub use writer::{Writer, Written};
