@@ -134,6 +134,24 @@ pub(crate) fn gelu_gradient(x: f32) -> f32 {
     s + x * s * (1.0 - s) * 2.0 * GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * x * x)
 }
 
+/// `Σ a · b`, in lanes: element i goes to lane i % 16.
+#[inline(always)]
+pub(crate) fn dot<T: Act>(a: &[T], b: &[T]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0.0f32; LANES];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for i in 0..LANES {
+            sums[i] += a[i].to_f32() * b[i].to_f32();
+        }
+    }
+    for ((s, a), b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
+        *s += a.to_f32() * b.to_f32();
+    }
+    sums.iter().sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,147 @@
+//! Blocked attention against the reference device, on every kernel this machine has.
+
+use crate::cpu::{Cpu, Kernel};
+use crate::philox::Stream;
+use crate::reference::Reference;
+use crate::{
+    AttentionShape, CachedAttention, Class, DType, Device, DeviceExt, Dropout, Mask, Need, Table, View,
+};
+
+const KERNELS: [Kernel; 4] = [Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable];
+
+fn kernels() -> impl Iterator<Item = Kernel> {
+    KERNELS.into_iter().filter(|&kernel| Cpu::new(1, kernel).is_ok())
+}
+
+/// Normal values of the view's type, from `stream`; `wide` is a view of as many f32.
+fn fill(device: &mut dyn Device, view: View, wide: View, stream: Stream) {
+    let wide = wide.flat_range(0, view.len()).reshape(view.rows, view.cols);
+    device.fill_normal(wide, stream, 0, 0.0, 1.0);
+    device.cast(wide, view);
+}
+
+fn read(device: &mut dyn Device, view: View, wide: View) -> Vec<f32> {
+    let wide = wide.flat_range(0, view.len());
+    device.cast(view.reshape(1, view.len()), wide);
+    device.download_vec(wide)
+}
+
+/// Runs forward and backward; returns output, log-sum-exp and gradient.
+fn run(device: &mut dyn Device, shape: &AttentionShape, dtype: DType, prefixes: &[u32]) -> [Vec<f32>; 3] {
+    let (tokens, wide_cols) = (shape.tokens(), shape.qkv_cols());
+    let mut table = Table::new();
+    let mut add = |name: &str, dtype, cols| table.add(name, Class::Workspace, dtype, tokens, cols);
+    let (qkv, d_qkv) = (add("qkv", dtype, wide_cols), add("d_qkv", dtype, wide_cols));
+    let (out, d_out) = (add("out", dtype, shape.out_cols()), add("d_out", dtype, shape.out_cols()));
+    let (lse, wide) = (add("lse", DType::F32, shape.heads), add("wide", DType::F32, wide_cols));
+    let prefix = table.add("prefix", Class::Workspace, DType::U32, 1, shape.batch);
+    let mut shape = *shape;
+    if !prefixes.is_empty() {
+        shape.mask = Mask::Prefix(prefix);
+    }
+    device.allocate(table.bytes(), device.scratch_bytes(Need::Attention(shape))).unwrap();
+    if !prefixes.is_empty() {
+        device.upload_slice(prefix, prefixes);
+    }
+    fill(device, qkv, wide, Stream::named(1, "qkv"));
+    fill(device, d_out, wide, Stream::named(1, "d_out"));
+    device.attention(&shape, qkv, out, lse);
+    device.attention_backward(&shape, d_out, qkv, out, lse, d_qkv);
+    [read(device, out, wide), device.download_vec(lse), read(device, d_qkv, wide)]
+}
+
+fn assert_close(what: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), theirs.len());
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        assert!((a - b).abs() <= tolerance * (1.0 + b.abs()), "{what}, element {i}: {a} and {b}");
+    }
+}
+
+fn shape(batch: usize, seq: usize, heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    AttentionShape { batch, seq, heads, kv_heads, head_dim, scale, mask: Mask::Causal, dropout: None }
+}
+
+fn compare(shape: &AttentionShape, dtype: DType, prefixes: &[u32]) {
+    let theirs = run(&mut Reference::new(), shape, dtype, prefixes);
+    // f32: rounding of sums of some hundred terms; else a few roundings of P, dS and the results.
+    let tolerance = if dtype == DType::F32 { 2e-5 } else { 4e-2 };
+    for kernel in kernels() {
+        let ours = run(&mut Cpu::new(2, kernel).unwrap(), shape, dtype, prefixes);
+        for ((name, ours), theirs) in ["out", "lse", "d_qkv"].iter().zip(&ours).zip(&theirs) {
+            assert_close(&format!("{kernel:?}, {dtype}, {shape:?}: {name}"), ours, theirs, tolerance);
+        }
+    }
+}
+
+#[test]
+fn blocks_give_what_the_whole_matrix_gives() {
+    for dtype in [DType::F32, DType::Bf16, DType::F16] {
+        for shape in
+            [shape(2, 5, 2, 1, 4), shape(1, 130, 4, 2, 16), shape(2, 64, 2, 2, 80), shape(1, 97, 1, 1, 7)]
+        {
+            compare(&shape, dtype, &[]);
+        }
+    }
+}
+
+#[test]
+fn a_prefix_is_seen_by_all_its_queries() {
+    for dtype in [DType::F32, DType::Bf16] {
+        compare(&shape(3, 150, 2, 1, 16), dtype, &[0, 70, 1000]);
+    }
+}
+
+#[test]
+fn dropout_follows_the_global_index() {
+    for (seq, dtype) in [(70, DType::F32), (64, DType::F32), (70, DType::Bf16)] {
+        let stream = Stream::named(3, "attention");
+        let dropout = Dropout { rate: 0.25, stream, first_row: 11, first_col: 2, cols_total: 6 };
+        compare(&AttentionShape { dropout: Some(dropout), ..shape(2, seq, 4, 2, 8) }, dtype, &[]);
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let shape = shape(1, 200, 4, 2, 24);
+    for kernel in kernels() {
+        for dtype in [DType::F32, DType::Bf16] {
+            let one = run(&mut Cpu::new(1, kernel).unwrap(), &shape, dtype, &[]);
+            let three = run(&mut Cpu::new(3, kernel).unwrap(), &shape, dtype, &[]);
+            assert_eq!(one, three, "{kernel:?} {dtype}");
+        }
+    }
+}
+
+/// A sequence in pieces of these lengths through the cache.
+fn cached(device: &mut dyn Device, shape: &AttentionShape, dtype: DType, pieces: &[usize]) -> Vec<f32> {
+    let AttentionShape { heads, kv_heads, head_dim, scale, seq, .. } = *shape;
+    let mut table = Table::new();
+    let mut add = |name: &str, dtype, cols| table.add(name, Class::Workspace, dtype, seq, cols);
+    let (qkv, out) = (add("qkv", dtype, shape.qkv_cols()), add("out", dtype, shape.out_cols()));
+    let (keys, values) = (add("keys", dtype, kv_heads * head_dim), add("values", dtype, kv_heads * head_dim));
+    let wide = add("wide", DType::F32, shape.qkv_cols());
+    let need = Need::CachedAttention { capacity: seq, heads, head_dim };
+    device.allocate(table.bytes(), device.scratch_bytes(need)).unwrap();
+    fill(device, qkv, wide, Stream::named(1, "qkv"));
+    let mut past = 0;
+    for &new in pieces {
+        let op = CachedAttention { new, past, heads, kv_heads, head_dim, scale, keys, values };
+        device.cached_attention(&op, qkv.row_range(past, new), out.row_range(past, new));
+        past += new;
+    }
+    assert_eq!(past, seq);
+    read(device, out, wide)
+}
+
+#[test]
+fn a_cache_filled_in_pieces_gives_what_one_pass_gives() {
+    for (dtype, tolerance) in [(DType::F32, 2e-5), (DType::Bf16, 2e-2)] {
+        let shape = shape(1, 100, 4, 2, 12);
+        let whole = run(&mut Reference::new(), &shape, dtype, &[]);
+        for kernel in kernels() {
+            let ours = cached(&mut Cpu::new(2, kernel).unwrap(), &shape, dtype, &[70, 1, 3, 9, 17]);
+            assert_close(&format!("{kernel:?} {dtype}"), &ours, &whole[0], tolerance);
+        }
+    }
+}
