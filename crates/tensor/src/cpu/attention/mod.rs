@@ -184,7 +184,11 @@ impl Cpu {
             Mask::Prefix(view) => Some(unsafe { self.arena.slice::<u32>(view) }),
         };
         let keys = shape.seq;
-        move |sequence| Limits { past: 0, prefix: prefixes.map_or(0, |p| p[sequence] as usize), keys }
+        move |sequence| {
+            let prefix = prefixes.map_or(0, |prefixes| prefixes[sequence] as usize);
+            assert!(prefix <= keys, "a prefix of {prefix} in a sequence of {keys}");
+            Limits { past: 0, prefix, keys }
+        }
     }
 }
 
