@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use triax_model::{MicroBatch, Network, Options, TensorSource};
 use triax_spec::model::{Activation, Dropout, Init, Mask, Model, NormKind, Positions};
 use triax_spec::run::Recompute;
+use triax_tensor::cpu::{Cpu, Kernel};
 use triax_tensor::philox::Stream;
 use triax_tensor::reference::Reference;
 use triax_tensor::{DType, Device, DeviceExt, Table};
@@ -66,14 +67,16 @@ pub(crate) fn options(model: &Model, micro_batch: usize, micro_batches: usize) -
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum On {
     Reference,
+    Cpu,
 }
 
 impl On {
-    pub(crate) const ALL: [Self; 1] = [Self::Reference];
+    pub(crate) const ALL: [Self; 2] = [Self::Reference, Self::Cpu];
 
     pub(crate) fn device(self) -> Box<dyn Device> {
         match self {
             Self::Reference => Box::new(Reference::new()),
+            Self::Cpu => Box::new(Cpu::new(2, Kernel::Auto).unwrap()),
         }
     }
 }
