@@ -1,0 +1,224 @@
+//! What is measured, against whom, and how good it must be. This table is the contract; the other modules of
+//! the bench only carry it out.
+
+/// A results file, `bench/results/<topic>.jsonl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Topic {
+    Train,
+    Memory,
+    Gemm,
+    Tokenize,
+    Build,
+    Demo,
+    All,
+}
+
+impl Topic {
+    pub(super) const fn file(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Memory => "memory",
+            Self::Gemm => "gemm",
+            Self::Tokenize => "tokenize",
+            Self::Build => "build",
+            Self::Demo => "demo",
+            Self::All => "all",
+        }
+    }
+
+    pub(super) const FILES: [Self; 6] =
+        [Self::Train, Self::Memory, Self::Gemm, Self::Tokenize, Self::Build, Self::Demo];
+}
+
+/// Which side of `at_least` and `aim` is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Better {
+    Higher,
+    Lower,
+}
+
+impl Better {
+    pub(super) fn reaches(self, value: f64, bound: f64) -> bool {
+        match self {
+            Self::Higher => value >= bound,
+            Self::Lower => value <= bound,
+        }
+    }
+}
+
+/// One number with its bounds. With an opponent the bounds are on the ratio ours / opponent's, without one on
+/// our value itself.
+pub(super) struct Figure {
+    pub(super) name: String,
+    pub(super) topic: Topic,
+    pub(super) unit: &'static str,
+    /// The field of both sides' JSON that holds the number.
+    pub(super) field: &'static str,
+    pub(super) better: Better,
+    pub(super) at_least: f64,
+    pub(super) aim: f64,
+}
+
+/// One sitting; gives all its figures at once.
+pub(super) struct Workload {
+    pub(super) name: &'static str,
+    pub(super) sides: Sides,
+    pub(super) figures: Vec<Figure>,
+}
+
+/// What runs. `{…}` in an argument is filled in by [`super::measure`].
+#[derive(Clone, Copy)]
+pub(super) enum Sides {
+    /// `triax bench train` against every variant of PyTorch.
+    Train { ours: &'static [&'static str], peer: &'static [&'static str] },
+    /// `triax bench gemm` against the peak it measures itself.
+    Gemm,
+    /// `triax bench tokenize` against Hugging Face tokenizers.
+    Tokenize,
+    /// A cold release build.
+    Build,
+    /// `triax demo` against xz on the held-out text, and against PyTorch on the model it trained.
+    Demo,
+}
+
+impl Workload {
+    pub(super) fn concerns(&self, topic: Topic) -> bool {
+        topic == Topic::All || self.figures.iter().any(|figure| figure.topic == topic)
+    }
+}
+
+/// Ways to run PyTorch; the fastest one counts.
+pub(super) const PYTORCH: [&[&str]; 4] = [
+    &["--dtype", "f32"],
+    &["--dtype", "bf16"],
+    &["--dtype", "f32", "--compile"],
+    &["--dtype", "bf16", "--compile"],
+];
+
+/// tokens × outputs × inputs, as `triax bench gemm` names them.
+const GEMM_SHAPES: [&str; 4] = ["1024x768x768", "1024x3072x768", "1024x768x3072", "1024x50304x768"];
+const GEMM_PRODUCTS: [&str; 3] = ["forward", "input_gradient", "weight_gradient"];
+
+pub(super) fn workloads() -> Vec<Workload> {
+    vec![
+        Workload {
+            name: "gpt2-124m-4x256",
+            sides: Sides::Train {
+                ours: &[
+                    "--model",
+                    "gpt2-124m",
+                    "--batch",
+                    "4",
+                    "--seq",
+                    "256",
+                    "--dtype",
+                    "bf16",
+                    "--steps",
+                    "5",
+                ],
+                peer: &["--batch", "4", "--seq", "256", "--steps", "5"],
+            },
+            figures: training("gpt2-124m-4x256"),
+        },
+        Workload {
+            name: "gpt2-124m-1x1024",
+            sides: Sides::Train {
+                ours: &[
+                    "--model",
+                    "gpt2-124m",
+                    "--batch",
+                    "1",
+                    "--seq",
+                    "1024",
+                    "--dtype",
+                    "bf16",
+                    "--steps",
+                    "5",
+                ],
+                peer: &["--batch", "1", "--seq", "1024", "--steps", "5"],
+            },
+            figures: training("gpt2-124m-1x1024"),
+        },
+        Workload { name: "gemm", sides: Sides::Gemm, figures: gemm() },
+        Workload {
+            name: "tokenize",
+            sides: Sides::Tokenize,
+            figures: vec![figure(
+                "tokenize.mb_per_s",
+                Topic::Tokenize,
+                "MB/s",
+                "mb_per_s",
+                Better::Higher,
+                1.0,
+                2.0,
+            )],
+        },
+        Workload {
+            name: "cold-build",
+            sides: Sides::Build,
+            figures: vec![figure("build.cold", Topic::Build, "s", "seconds", Better::Lower, 240.0, 120.0)],
+        },
+        Workload {
+            name: "demo",
+            sides: Sides::Demo,
+            figures: vec![
+                figure("demo.bits_per_byte", Topic::Demo, "bit/B", "bits_per_byte", Better::Lower, 1.0, 0.75),
+                figure("demo.seconds", Topic::Demo, "s", "seconds", Better::Lower, 300.0, 240.0),
+                figure(
+                    "demo.tokens_per_s",
+                    Topic::Train,
+                    "tokens/s",
+                    "tokens_per_s",
+                    Better::Higher,
+                    1.2,
+                    1.4,
+                ),
+            ],
+        },
+    ]
+}
+
+fn figure(
+    name: &str,
+    topic: Topic,
+    unit: &'static str,
+    field: &'static str,
+    better: Better,
+    at_least: f64,
+    aim: f64,
+) -> Figure {
+    Figure { name: name.to_owned(), topic, unit, field, better, at_least, aim }
+}
+
+fn training(workload: &str) -> Vec<Figure> {
+    let name = |field| format!("{workload}.{field}");
+    vec![
+        figure(&name("tokens_per_s"), Topic::Train, "tokens/s", "tokens_per_s", Better::Higher, 1.2, 1.4),
+        figure(&name("peak_rss_mb"), Topic::Memory, "MB", "peak_rss_mb", Better::Lower, 0.85, 0.75),
+    ]
+}
+
+fn gemm() -> Vec<Figure> {
+    let products =
+        GEMM_SHAPES.iter().flat_map(|shape| GEMM_PRODUCTS.iter().map(move |product| (shape, product)));
+    products
+        .map(|(shape, product)| {
+            let name = format!("gemm.{shape}.{product}");
+            figure(&name, Topic::Gemm, "GFLOP/s", "gflops", Better::Higher, 0.80, 0.92)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_aim_is_beyond_the_least() {
+        let figures: Vec<_> = workloads().into_iter().flat_map(|workload| workload.figures).collect();
+        for (index, figure) in figures.iter().enumerate() {
+            assert!(figures[..index].iter().all(|other| other.name != figure.name), "{}", figure.name);
+            assert!(figure.better.reaches(figure.aim, figure.at_least), "{}", figure.name);
+        }
+    }
+}
