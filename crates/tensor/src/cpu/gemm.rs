@@ -61,7 +61,7 @@ pub(super) fn pack(cpu: &mut Cpu, from: Operand, to: Packed) {
     assert_eq!((from.inner(), from.outer()), (to.inner, to.outer), "packing {from:?} into {to:?}");
     assert_eq!(to.bytes, packed_bytes(cpu.isa, to.inner, to.outer, to.dtype), "size of {to:?}");
     let kernel = Microkernel::new(cpu.isa, to.dtype);
-    let source = source(&cpu.arena, from);
+    let source = Source { rounded: to.dtype, ..source(&cpu.arena, from) };
     let units = Units(cpu.arena.packed(to));
     pack_panels(&mut cpu.team, kernel, &source, units);
 }
@@ -104,7 +104,7 @@ fn source(arena: &Block, operand: Operand) -> Source {
     assert_eq!(view.offset % view.dtype.bytes(), 0, "{view:?} is not aligned");
     let (inner, outer) = (operand.inner(), operand.outer());
     let pointer = arena.pointer(view.offset, view.bytes());
-    Source { pointer, dtype: view.dtype, inner, outer, inner_rows }
+    Source { pointer, dtype: view.dtype, rounded: view.dtype, inner, outer, inner_rows }
 }
 
 /// Checks that no operand of a product shares memory with a view it writes.

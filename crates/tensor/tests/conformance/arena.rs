@@ -65,7 +65,10 @@ impl<'d> Arena<'d> {
         let guard = (offset + bytes).next_multiple_of(GUARD);
         self.end = guard + GUARD;
         assert!(self.end <= self.bytes, "the case needs more than its {} bytes", self.bytes);
-        self.upload(View { offset: guard, rows: 1, cols: GUARD / 4, dtype: DType::U32 }, vec![UNTOUCHED; GUARD]);
+        self.upload(
+            View { offset: guard, rows: 1, cols: GUARD / 4, dtype: DType::U32 },
+            vec![UNTOUCHED; GUARD],
+        );
         offset
     }
 
@@ -126,7 +129,10 @@ impl<'d> Arena<'d> {
     pub(crate) fn assert_only_changed(&self, outputs: &[Output], device: &str) {
         for (view, bytes) in &self.uploaded {
             let written = outputs.iter().any(|output| output.view.offset == view.offset);
-            assert!(written || self.download(*view) == *bytes, "{device} wrote to {view:?}, which is no output");
+            assert!(
+                written || self.download(*view) == *bytes,
+                "{device} wrote to {view:?}, which is no output"
+            );
         }
     }
 }

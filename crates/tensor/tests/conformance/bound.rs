@@ -41,6 +41,7 @@ pub(crate) fn holds(found: f64, expected: f64, bound: f64, dtype: DType) -> bool
     if expected.is_infinite() {
         return found == expected;
     }
-    let storing = 2.0 * roundoff(dtype) * (expected.abs() + bound) * (1.0 + roundoff(dtype)) + 2.0 * floor(dtype);
+    let storing =
+        2.0 * roundoff(dtype) * (expected.abs() + bound) * (1.0 + roundoff(dtype)) + 2.0 * floor(dtype);
     (found - expected).abs() <= bound + if bound == 0.0 { 0.0 } else { storing }
 }

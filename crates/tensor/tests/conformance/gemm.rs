@@ -51,7 +51,8 @@ fn layout() -> impl Strategy<Value = Layout> {
     prop_oneof![
         Just(Layout::InnerCols),
         Just(Layout::InnerRows),
-        (any::<bool>(), any::<bool>()).prop_map(|(from_rows, from_f32)| Layout::Packed { from_rows, from_f32 })
+        (any::<bool>(), any::<bool>())
+            .prop_map(|(from_rows, from_f32)| Layout::Packed { from_rows, from_f32 })
     ]
 }
 
@@ -67,9 +68,24 @@ fn case() -> impl Strategy<Value = Case> {
         any::<Option<bool>>(),
     );
     (shape, rest).prop_map(
-        |((m, n, k, dtype, left_rows, right), (out_f32, accumulate, shards, bias, curve, dropout, residual))| {
+        |(
+            (m, n, k, dtype, left_rows, right),
+            (out_f32, accumulate, shards, bias, curve, dropout, residual),
+        )| {
             Case {
-                m, n, k, dtype, left_rows, right, out_f32, accumulate, shards, bias, curve, dropout, residual,
+                m,
+                n,
+                k,
+                dtype,
+                left_rows,
+                right,
+                out_f32,
+                accumulate,
+                shards,
+                bias,
+                curve,
+                dropout,
+                residual,
             }
         },
     )
@@ -134,8 +150,12 @@ fn run(arena: &mut Arena<'_>, case: &Case) -> Vec<Output> {
         Some(_) => Some(arena.normal("residual", dtype, m, n, 1.0).view),
         None => None,
     };
-    let epilogue =
-        Epilogue { bias: bias.as_ref().map(|bias| bias.view), activation, dropout: case.dropout.then(|| dropout(n)), residual };
+    let epilogue = Epilogue {
+        bias: bias.as_ref().map(|bias| bias.view),
+        activation,
+        dropout: case.dropout.then(|| dropout(n)),
+        residual,
+    };
     arena.device.gemm(&Gemm {
         left,
         right,
@@ -197,9 +217,19 @@ fn a_product_longer_than_any_block_agrees() {
             let packed = Layout::Packed { from_rows: true, from_f32: true };
             for (left_rows, right) in [(false, packed), (true, Layout::InnerRows)] {
                 check_case(&Case {
-                    m, n, k, dtype, left_rows, right,
-                    out_f32: true, accumulate: false, shards: 8, bias: false,
-                    curve: Curve::None, dropout: false, residual: None,
+                    m,
+                    n,
+                    k,
+                    dtype,
+                    left_rows,
+                    right,
+                    out_f32: true,
+                    accumulate: false,
+                    shards: 8,
+                    bias: false,
+                    curve: Curve::None,
+                    dropout: false,
+                    residual: None,
                 });
             }
         }
@@ -219,15 +249,23 @@ fn a_product_split_over_two_ranks_has_the_same_bits() {
                 // Stored `[inner, outer]`, so that a rank's part of both operands is a range of rows.
                 let left = arena.normal("left", dtype, k, m, 1.0).view;
                 let right = arena.normal("right", dtype, k, n, 1.0).view;
-                let mut product = |arena: &mut Arena<'_>, first: usize, count: usize, shards: usize, pack: bool| {
-                    let out = arena.output(DType::F32, m, n);
-                    let right = Operand::InnerRows(right.row_range(first, count));
-                    let right = if pack { Operand::Packed(arena.packed(right, dtype)) } else { right };
-                    let left = Operand::InnerRows(left.row_range(first, count));
-                    let epilogue = Epilogue::default();
-                    arena.device.gemm(&Gemm { left, right, out, inner_shards: shards, accumulate: false, epilogue });
-                    out
-                };
+                let product =
+                    |arena: &mut Arena<'_>, first: usize, count: usize, shards: usize, pack: bool| {
+                        let out = arena.output(DType::F32, m, n);
+                        let right = Operand::InnerRows(right.row_range(first, count));
+                        let right = if pack { Operand::Packed(arena.packed(right, dtype)) } else { right };
+                        let left = Operand::InnerRows(left.row_range(first, count));
+                        let epilogue = Epilogue::default();
+                        arena.device.gemm(&Gemm {
+                            left,
+                            right,
+                            out,
+                            inner_shards: shards,
+                            accumulate: false,
+                            epilogue,
+                        });
+                        out
+                    };
                 let half = shard_range(k, 2, 0).end;
                 for pack in [false, true] {
                     let whole = product(arena, 0, k, 8, pack);

@@ -88,7 +88,17 @@ pub(crate) fn size() -> impl Strategy<Value = usize> {
     prop_oneof![
         1usize..20,
         20usize..80,
-        prop_oneof![Just(1usize), Just(7), Just(8), Just(16), Just(31), Just(33), Just(48), Just(49), Just(64)]
+        prop_oneof![
+            Just(1usize),
+            Just(7),
+            Just(8),
+            Just(16),
+            Just(31),
+            Just(33),
+            Just(48),
+            Just(49),
+            Just(64)
+        ]
     ]
 }
 

@@ -13,6 +13,8 @@ use half::{bf16, f16};
 pub(crate) struct Source {
     pub(crate) pointer: *const u8,
     pub(crate) dtype: DType,
+    /// The operand's type: elements are rounded to it, whatever the kernel computes in.
+    pub(crate) rounded: DType,
     pub(crate) inner: usize,
     pub(crate) outer: usize,
     /// Stored `[inner, outer]` instead of `[outer, inner]`.
@@ -114,7 +116,12 @@ unsafe fn typed<T: Act>(kernel: Microkernel, source: &Source, part: Part, to: *m
                         let high = bf16::bits_of(matrix.get(k + 1, outer));
                         u32::from(low) | (u32::from(high) << 16)
                     } else {
-                        matrix.get(k, outer).to_bits()
+                        let value = matrix.get(k, outer);
+                        match source.rounded {
+                            DType::Bf16 => <bf16 as Act>::from_f32(value).to_f32().to_bits(),
+                            DType::F16 => <f16 as Act>::from_f32(value).to_f32().to_bits(),
+                            _ => value.to_bits(),
+                        }
                     }
                 }
             };
