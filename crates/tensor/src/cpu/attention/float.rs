@@ -118,7 +118,8 @@ struct Block {
     accumulate: bool,
 }
 
-/// In register tiles of `R` rows and `N` lanes; what is left over one row or 16 lanes at a time.
+/// In register tiles of `R` rows and `N` lanes; what is left over one row or 16 lanes at a time. Plain loops,
+/// for a closure's body would not be compiled for the caller's instruction set.
 #[inline(always)]
 fn product<const R: usize, const N: usize, const FUSED: bool>(
     left: &[f32],
@@ -129,12 +130,20 @@ fn product<const R: usize, const N: usize, const FUSED: bool>(
     let rows = out.len() / block.lanes;
     let (wide, tall) = (block.lanes / N * N, rows / R * R);
     for lane in (0..wide).step_by(N) {
-        (0..tall).step_by(R).for_each(|row| tile::<R, N, FUSED>(left, right, out, block, row, lane));
-        (tall..rows).for_each(|row| tile::<1, N, FUSED>(left, right, out, block, row, lane));
+        for row in (0..tall).step_by(R) {
+            tile::<R, N, FUSED>(left, right, out, block, row, lane);
+        }
+        for row in tall..rows {
+            tile::<1, N, FUSED>(left, right, out, block, row, lane);
+        }
     }
     for lane in (wide..block.lanes).step_by(VECTOR) {
-        (0..tall).step_by(R).for_each(|row| tile::<R, VECTOR, FUSED>(left, right, out, block, row, lane));
-        (tall..rows).for_each(|row| tile::<1, VECTOR, FUSED>(left, right, out, block, row, lane));
+        for row in (0..tall).step_by(R) {
+            tile::<R, VECTOR, FUSED>(left, right, out, block, row, lane);
+        }
+        for row in tall..rows {
+            tile::<1, VECTOR, FUSED>(left, right, out, block, row, lane);
+        }
     }
 }
 
