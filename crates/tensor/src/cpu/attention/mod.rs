@@ -17,6 +17,8 @@ mod backward;
 mod engine;
 mod float;
 mod forward;
+#[cfg(target_arch = "x86_64")]
+mod paired;
 #[cfg(test)]
 mod tests;
 mod transpose;
@@ -25,7 +27,7 @@ use super::Cpu;
 use super::isa::Isa;
 use super::math::{Act, for_act};
 use super::memory::{SharedMut, assert_disjoint};
-use crate::{AttentionShape, CachedAttention, Dropout, Mask, View};
+use crate::{AttentionShape, CachedAttention, DType, Dropout, Mask, View};
 use forward::{Forward, forward_floats};
 
 /// Queries of a block: the lanes of a score tile.
@@ -209,6 +211,10 @@ pub(super) fn forward(cpu: &mut Cpu, shape: &AttentionShape, qkv: View, out: Vie
     if shape.tokens() == 0 {
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if let (DType::Bf16, Some(engine)) = (qkv.dtype, paired::Paired::new(cpu.isa)) {
+        return forward_with(cpu, engine, shape, qkv, out, lse);
+    }
     for_act!(qkv.dtype, T => forward_with::<T, _>(cpu, float::Float::new(cpu.isa), shape, qkv, out, lse));
 }
 
@@ -298,6 +304,10 @@ pub(super) fn backward(
         return;
     }
     let views = backward::Views { d_out, qkv, out, lse, d_qkv };
+    #[cfg(target_arch = "x86_64")]
+    if let (DType::Bf16, Some(engine)) = (qkv.dtype, paired::Paired::new(cpu.isa)) {
+        return backward::run(cpu, engine, shape, views);
+    }
     for_act!(qkv.dtype, T => backward::run::<T, _>(cpu, float::Float::new(cpu.isa), shape, views));
 }
 
