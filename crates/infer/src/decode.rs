@@ -1,5 +1,7 @@
 //! What generation needs of a network: feed tokens, get the logits behind the last one.
 
+use triax_model::Session;
+
 /// An autoregressive network with the memory (key/value cache) of one sequence.
 pub trait Decode {
     /// Ids are below this.
@@ -14,6 +16,24 @@ pub trait Decode {
     /// Appends `tokens` (at least one) to the sequence; returns the `vocabulary()` logits of the token that
     /// follows the last of them.
     fn feed(&mut self, tokens: &[u32]) -> &[f32];
+}
+
+impl Decode for Session {
+    fn vocabulary(&self) -> usize {
+        self.model().vocab
+    }
+
+    fn capacity(&self) -> usize {
+        Self::capacity(self)
+    }
+
+    fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    fn feed(&mut self, tokens: &[u32]) -> &[f32] {
+        Self::feed(self, tokens)
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,149 @@
+//! `triax generate`: continue a text, showing each piece as soon as it is certain.
+
+use crate::arguments::Generate;
+use crate::console::json_line;
+use crate::failure::{Context, Failure};
+use crate::machine;
+use crate::source::Source;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::time::Instant;
+use triax_data::Tokenizer;
+use triax_infer::{Generated, Request, Sampling, generate};
+use triax_model::Session;
+use triax_spec::run::{DeviceKind, Precision};
+
+#[derive(Serialize)]
+struct Outcome<'a> {
+    prompt: &'a str,
+    /// The continuation alone.
+    text: String,
+    tokens: Vec<u32>,
+    log_probabilities: Vec<f32>,
+    finish: &'static str,
+    prompt_tokens: usize,
+    seed: u64,
+    tokens_per_s: f64,
+}
+
+pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
+    let sampling = Sampling {
+        temperature: arguments.temperature,
+        top_k: arguments.top_k,
+        top_p: arguments.top_p,
+        seed: arguments.seed,
+    };
+    sampling.validate().map_err(|error| Failure::usage(error.to_string()))?;
+    let source = Source::open(&arguments.model)?;
+    let tokenizer = source.tokenizer(arguments.tokenizer.as_deref())?;
+    let mut session = session(&source, arguments)?;
+
+    let begin = Instant::now();
+    let mut shown = Shown::new(&tokenizer, arguments);
+    let (generated, prompt_tokens) =
+        continue_text(&mut session, &tokenizer, &arguments.prompt, arguments.max_tokens, sampling, |ids| {
+            shown.show(ids)
+        })?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let ids: Vec<u32> = generated.tokens.iter().map(|token| token.id).collect();
+    let text = decode(&tokenizer, &ids)?;
+    shown.finish(&text)?;
+    if !arguments.json {
+        return Ok(());
+    }
+    json_line(&Outcome {
+        prompt: &arguments.prompt,
+        text,
+        log_probabilities: generated.tokens.iter().map(|token| token.log_probability).collect(),
+        tokens_per_s: ids.len() as f64 / seconds,
+        tokens: ids,
+        finish: generated.finish.name(),
+        prompt_tokens,
+        seed: arguments.seed,
+    })
+}
+
+/// bf16 on the CPU device, as trained; f32 on the reference device.
+fn session(source: &Source, arguments: &Generate) -> Result<Session, Failure> {
+    let precision = match arguments.device.device {
+        DeviceKind::Cpu => Precision::Bf16,
+        DeviceKind::Reference => Precision::F32,
+    };
+    let device = machine::device(arguments.device)?;
+    Session::new(&source.model, machine::dtype(precision), source.model.sequence, device, &*source.tensors)
+        .context(|| format!("cannot run {}", source.described))
+}
+
+/// Continues `prompt`; `each` sees all new ids so far and may end the text. Also gives the prompt's length in
+/// tokens.
+pub(crate) fn continue_text(
+    session: &mut Session,
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    max_tokens: usize,
+    sampling: Sampling,
+    mut each: impl FnMut(&[u32]) -> ControlFlow<()>,
+) -> Result<(Generated, usize), Failure> {
+    let stop = tokenizer.identity().eod;
+    let mut ids = tokenizer.encode(prompt).context(|| "cannot tokenize the prompt".to_owned())?;
+    if ids.is_empty() {
+        // A new document starts after the end of another.
+        ids.extend(stop);
+    }
+    let request = Request { prompt: &ids, max_tokens, stop, sampling };
+    let mut new = Vec::new();
+    let generated = generate(session, &request, |token| {
+        new.push(token.id);
+        each(&new)
+    })
+    .map_err(|error| Failure::usage(error.to_string()))?;
+    Ok((generated, ids.len()))
+}
+
+pub(crate) fn decode(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String, Failure> {
+    tokenizer.decode(ids).context(|| "cannot turn tokens into text".to_owned())
+}
+
+/// The continuation on standard output as it grows; nothing with `--json`.
+struct Shown<'a> {
+    tokenizer: &'a Tokenizer,
+    quiet: bool,
+    /// Bytes already written.
+    written: usize,
+}
+
+impl<'a> Shown<'a> {
+    fn new(tokenizer: &'a Tokenizer, arguments: &Generate) -> Self {
+        let quiet = arguments.json;
+        if !quiet {
+            let _ = write!(io::stdout(), "{}", arguments.prompt);
+        }
+        Self { tokenizer, quiet, written: 0 }
+    }
+
+    /// Writes what is certain: a token may hold a part of a character, which decodes as U+FFFD for now.
+    fn show(&mut self, ids: &[u32]) -> ControlFlow<()> {
+        if self.quiet {
+            return ControlFlow::Continue(());
+        }
+        let Ok(text) = self.tokenizer.decode(ids) else { return ControlFlow::Continue(()) };
+        let certain = text.trim_end_matches('\u{fffd}');
+        if let Some(fresh) = certain.get(self.written..) {
+            let mut out = io::stdout();
+            if out.write_all(fresh.as_bytes()).and_then(|()| out.flush()).is_err() {
+                return ControlFlow::Break(());
+            }
+            self.written = certain.len();
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn finish(self, text: &str) -> Result<(), Failure> {
+        if self.quiet {
+            return Ok(());
+        }
+        writeln!(io::stdout(), "{}", text.get(self.written..).unwrap_or(""))
+            .context(|| "cannot write to standard output".to_owned())
+    }
+}

@@ -1,0 +1,138 @@
+//! `triax import hf` and `triax export hf`: checkpoints from and to Hugging Face folders.
+
+use crate::console::{count, json_line};
+use crate::failure::{Context, Failure, with_causes};
+use crate::machine;
+use crate::source::{Source, TOKENIZER};
+use serde::Serialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+use triax_data::Tokenizer;
+use triax_model::{Stage, TensorSource, declare, hf};
+use triax_spec::Progress;
+use triax_spec::run::Precision;
+use triax_train::checkpoint::{DataOrder, LocalDisk, Moment, Saver, State, TensorShape};
+
+#[derive(Serialize)]
+struct Outcome<'a> {
+    folder: &'a Path,
+    parameters: u64,
+    layers: usize,
+    hidden: usize,
+    tokenizer: bool,
+}
+
+/// Makes a run folder with one checkpoint at step 0, from which training and generation go on.
+pub(crate) fn import(folder: &Path, out: &Path, json: bool) -> Result<(), Failure> {
+    let source = Source::hugging_face(folder)?;
+    if out.join(triax_train::checkpoint::FOLDER).exists() {
+        return Err(Failure::usage(format!("{} holds checkpoints already", out.display()))
+            .help("choose a new folder with --out"));
+    }
+    let tokenizer = match &source.tokenizer {
+        Some(path) => Some(Tokenizer::load(path).context(|| format!("cannot use {}", path.display()))?),
+        None => None,
+    };
+    fs::create_dir_all(out).context(|| format!("cannot make {}", out.display()))?;
+    if let Some(path) = &source.tokenizer {
+        copy(path, &out.join(TOKENIZER))?;
+    }
+    let state = State {
+        progress: Progress::default(),
+        updates: 0,
+        data: DataOrder { seed: 0, sequence: source.model.sequence, sources: Vec::new(), stages: Vec::new() },
+        loss_scale: None,
+        watch: triax_train::watch::WatchState::default(),
+        skipped: Vec::new(),
+        tokenizer: tokenizer.map(|tokenizer| tokenizer.identity().clone()),
+    };
+    let checkpoint = save(&source, out, state)?;
+    report(&source, &checkpoint, json)
+}
+
+/// Writes weights and zero moments of every parameter as a checkpoint.
+fn save(source: &Source, run: &Path, state: State) -> Result<PathBuf, Failure> {
+    let declarations = declare(&source.model, &Stage::whole(&source.model));
+    let shapes: Vec<TensorShape> = Moment::ALL
+        .iter()
+        .flat_map(|moment| declarations.iter().map(move |parameter| (moment, parameter)))
+        .map(|(moment, parameter)| TensorShape {
+            name: moment.of(&parameter.name),
+            dims: parameter.dims.clone(),
+        })
+        .collect();
+    let mut failed = None;
+    let mut saver = Saver::new(run.to_owned(), 0, source.model.clone(), shapes, Box::new(LocalDisk));
+    let started = saver.save(state, |index, values| match declarations.get(index) {
+        Some(parameter) => match source.tensors.tensor(&parameter.name) {
+            Ok(tensor) => values.copy_from_slice(&tensor),
+            Err(error) => failed = Some(error),
+        },
+        None => values.fill(0.0),
+    });
+    let saved = started.and_then(|_| saver.wait()).map_err(|error| Failure::run(with_causes(&error)))?;
+    let folder = saved.map(|saved| saved.folder).unwrap_or_default();
+    match failed {
+        None => Ok(folder),
+        Some(error) => {
+            // Some tensors were not read: what was written is not this model.
+            let removed = fs::remove_dir_all(&folder);
+            removed.context(|| format!("cannot remove the incomplete {}", folder.display()))?;
+            Err(Failure::run(format!("cannot read {}: {}", source.described, with_causes(&error))))
+        }
+    }
+}
+
+pub(crate) fn export(checkpoint: &Path, out: &Path, dtype: Precision, json: bool) -> Result<(), Failure> {
+    let source = Source::checkpoint(checkpoint)?;
+    if out.join("config.json").exists() {
+        return Err(Failure::usage(format!("{} holds a model already", out.display()))
+            .help("choose a new folder with --out"));
+    }
+    hf::export(&source.model, &*source.tensors, out, machine::dtype(dtype))
+        .map_err(|error| Failure::run(format!("cannot export {}: {}", source.described, with_causes(&error))))?;
+    if let Some(path) = &source.tokenizer {
+        copy(path, &out.join(TOKENIZER))?;
+    }
+    report(&source, out, json)
+}
+
+fn report(source: &Source, folder: &Path, json: bool) -> Result<(), Failure> {
+    let model = &source.model;
+    let parameters = triax_spec::parameters(model);
+    let tokenizer = source.tokenizer.is_some();
+    eprintln!(
+        "{}: {} parameters, {} layers of {}{}",
+        folder.display(),
+        count(parameters as f64),
+        model.layers,
+        model.hidden,
+        if tokenizer { ", with its tokenizer" } else { "; it has no tokenizer.json" }
+    );
+    if !json {
+        return Ok(());
+    }
+    json_line(&Outcome { folder, parameters, layers: model.layers, hidden: model.hidden, tokenizer })
+}
+
+/// Copies a file whole or not at all.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    let bytes = fs::read(from).context(|| format!("cannot read {}", from.display()))?;
+    write_whole(to, &bytes)
+}
+
+/// Writes a file whole or not at all: under a temporary name, synced, then renamed.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let written = fs::File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        // Best effort: the error below is what matters.
+        let _ = fs::remove_file(&partial);
+    }
+    written.context(|| format!("cannot write {}", path.display()))
+}
