@@ -17,6 +17,18 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Walk the whole road on real text in a few minutes, ending in a report
+    Demo(Demo),
+    /// Turn text into token files (.bin/.idx), training a tokenizer first if asked
+    Tokenize(Tokenize),
+    /// Train a network as a run file says
+    Train(Train),
+    /// Continue a text
+    Generate(Generate),
+    /// Make a checkpoint from another program's model
+    Import(Import),
+    /// Write a checkpoint for another program
+    Export(Export),
     /// Measure training, matrix products or tokenizing on this machine
     #[command(subcommand)]
     Bench(Bench),
@@ -57,13 +69,10 @@ pub(crate) struct Tokenize {
     /// Common prefix of the .bin and .idx files
     #[arg(long)]
     pub(crate) output: PathBuf,
-    /// JSONL: the field with the text
-    #[arg(long, default_value = "text")]
+    /// The field of JSON lines, or the column of Parquet files, that holds the text
+    #[arg(long, visible_alias = "column", default_value = "text")]
     pub(crate) field: String,
-    /// Parquet: the column with the text
-    #[arg(long, default_value = "text")]
-    pub(crate) column: String,
-    /// Leave out lines that cannot be read (each is counted) instead of stopping
+    /// Leave out documents that cannot be read (they are counted) instead of stopping
     #[arg(long)]
     pub(crate) skip_bad_lines: bool,
     /// Worker threads; 0 for all cores
@@ -194,6 +203,8 @@ pub(crate) enum Bench {
     Train(BenchTrain),
     /// Matrix products of GPT-2's shapes against the device's peak
     Gemm(BenchGemm),
+    /// Tokenizing a text
+    Tokenize(BenchTokenize),
 }
 
 #[derive(Debug, Args)]

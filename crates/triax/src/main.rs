@@ -6,10 +6,12 @@ mod commands;
 mod console;
 mod demo;
 mod failure;
+mod files;
 mod interrupt;
 mod machine;
+mod source;
 
-use arguments::{Arguments, Bench, Command};
+use arguments::{Arguments, Bench, Command, ExportTo, ImportFrom};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -24,7 +26,20 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Tokenize(arguments) => commands::tokenize::run(&arguments),
+        Command::Train(arguments) => commands::train::run(&arguments),
+        Command::Generate(arguments) => commands::generate::run(&arguments),
+        Command::Import(arguments) => {
+            let ImportFrom::Hf { folder, out, json } = arguments.from;
+            commands::hugging_face::import(&folder, &out, json)
+        }
+        Command::Export(arguments) => {
+            let ExportTo::Hf { checkpoint, out, dtype, json } = arguments.to;
+            commands::hugging_face::export(&checkpoint, &out, dtype, json)
+        }
         Command::Bench(Bench::Train(arguments)) => commands::bench_train::run(&arguments),
         Command::Bench(Bench::Gemm(arguments)) => commands::bench_gemm::run(&arguments),
+        Command::Bench(Bench::Tokenize(arguments)) => commands::bench_tokenize::run(&arguments),
     }
 }

@@ -9,14 +9,12 @@
 //! ```
 
 use crate::failure::{Context, Failure, with_causes};
+use crate::files::TOKENIZER;
 use std::path::{Path, PathBuf};
 use triax_data::{Identity, Tokenizer};
 use triax_model::{TensorSource, hf};
 use triax_spec::Model;
 use triax_train::checkpoint::{self, Checkpoint};
-
-/// A tokenizer has this name wherever this program puts one.
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
 /// A network on disk.
 pub(crate) struct Source {

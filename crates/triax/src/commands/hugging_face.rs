@@ -3,7 +3,8 @@
 use crate::console::{count, json_line};
 use crate::failure::{Context, Failure, with_causes};
 use crate::machine;
-use crate::source::{Source, TOKENIZER};
+use crate::files::{TOKENIZER, copy, create_folder};
+use crate::source::Source;
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub(crate) fn import(folder: &Path, out: &Path, json: bool) -> Result<(), Failur
         Some(path) => Some(Tokenizer::load(path).context(|| format!("cannot use {}", path.display()))?),
         None => None,
     };
-    fs::create_dir_all(out).context(|| format!("cannot make {}", out.display()))?;
+    create_folder(out)?;
     if let Some(path) = &source.tokenizer {
         copy(path, &out.join(TOKENIZER))?;
     }
@@ -113,26 +114,4 @@ fn report(source: &Source, folder: &Path, json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     json_line(&Outcome { folder, parameters, layers: model.layers, hidden: model.hidden, tokenizer })
-}
-
-/// Copies a file whole or not at all.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
-    let bytes = fs::read(from).context(|| format!("cannot read {}", from.display()))?;
-    write_whole(to, &bytes)
-}
-
-/// Writes a file whole or not at all: under a temporary name, synced, then renamed.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = fs::File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&partial, path));
-    if written.is_err() {
-        // Best effort: the error below is what matters.
-        let _ = fs::remove_file(&partial);
-    }
-    written.context(|| format!("cannot write {}", path.display()))
 }

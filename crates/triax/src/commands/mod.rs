@@ -1,4 +1,9 @@
 //! One file a subcommand; the demo has a folder of its own.
 
 pub(crate) mod bench_gemm;
+pub(crate) mod bench_tokenize;
 pub(crate) mod bench_train;
+pub(crate) mod generate;
+pub(crate) mod hugging_face;
+pub(crate) mod tokenize;
+pub(crate) mod train;

@@ -1,0 +1,213 @@
+//! `triax train`: executes a run file, shows how it goes, stops cleanly when asked.
+
+use crate::arguments::{self, DeviceArguments, Train};
+use crate::console::{Progress, count, duration, json_line};
+use crate::failure::{Context, Failure, with_causes};
+use crate::{files, interrupt, machine};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use triax_spec::Run;
+use triax_train::checkpoint::Saved;
+use triax_train::watch::{Alarm, Response};
+use triax_train::{
+    Evaluation, Observer, Outcome, Plan, Resume, Start, Started, StepReport, TrainError, Trainer,
+    available_memory,
+};
+
+pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
+    let run = load(arguments)?;
+    let folder = folder(arguments);
+    let selected =
+        DeviceArguments { device: run.device.kind, threads: run.device.threads, kernel: run.device.kernel };
+    let peak = machine::peak_of(selected, run.train.precision)?;
+    let device = machine::device(selected)?;
+    let plan = Plan::new(&run, &*device).map_err(|error| Failure::usage(with_causes(&error)))?;
+    eprintln!(
+        "{} parameters on {}, run folder {}",
+        count(triax_spec::parameters(&run.model) as f64),
+        device.describe(),
+        folder.display()
+    );
+    eprint!("{plan}");
+    if let Some(available) = available_memory() {
+        plan.check_memory(available).map_err(|error| Failure::usage(error.to_string()))?;
+    }
+
+    let mut start = Start::new(match arguments.resume {
+        arguments::Resume::Must => Resume::Must,
+        arguments::Resume::IfPresent => Resume::IfPresent,
+        arguments::Resume::Never => Resume::Never,
+    });
+    start.stop = interrupt::flag()?;
+    start.peak_flops = peak.map(|gflops| gflops * 1e9);
+    let mut trainer = Trainer::open(plan, device, &folder, start).map_err(failure)?;
+    keep_tokenizer(&run, &folder)?;
+    let mut shown = Shown::new(arguments.json);
+    let outcome = trainer.train(&mut shown).map_err(failure)?;
+    shown.finish(&outcome, &folder)
+}
+
+fn load(arguments: &Train) -> Result<Run, Failure> {
+    let mut overrides = arguments.overrides.clone();
+    overrides.extend(arguments.device.map(|kind| format!("device.kind={kind}")));
+    Run::load(&arguments.run, &overrides).map_err(|errors| Failure::usage(errors.to_string()))
+}
+
+/// `--out`, or `runs/` and the run file's name.
+fn folder(arguments: &Train) -> PathBuf {
+    arguments.out.clone().unwrap_or_else(|| {
+        let stem = arguments.run.file_stem().unwrap_or(arguments.run.as_os_str());
+        Path::new("runs").join(stem)
+    })
+}
+
+/// What a run may not go on from, or not begin with, is wrong use; the rest failed while running.
+pub(crate) fn failure(error: TrainError) -> Failure {
+    use triax_train::checkpoint::CheckpointError;
+    let message = with_causes(&error);
+    match error {
+        TrainError::Checkpoint(CheckpointError::NoneFound { .. }) => {
+            Failure::usage(message).help("--resume if-present starts anew where there is no checkpoint")
+        }
+        TrainError::Checkpoint(CheckpointError::AlreadyThere { .. }) => {
+            Failure::usage(message).help("--resume must goes on from it; --out FOLDER starts another run")
+        }
+        TrainError::Model(_) | TrainError::Locked { .. } | TrainError::Memory { .. } => {
+            Failure::usage(message)
+        }
+        _ => Failure::run(message),
+    }
+}
+
+/// The tokenizer goes with the run, so that its checkpoints can be used without the token files.
+fn keep_tokenizer(run: &Run, folder: &Path) -> Result<(), Failure> {
+    let to = folder.join(files::TOKENIZER);
+    let from = run.data.blend.iter().find_map(|source| files::tokenizer_beside(&source.path));
+    match from {
+        Some(from) if !to.exists() => files::copy(&from, &to),
+        _ => Ok(()),
+    }
+}
+
+/// Shows a run on standard error, and each step as JSON where asked.
+struct Shown {
+    json: bool,
+    bar: Option<Progress>,
+    end: u64,
+    /// Seconds of the newest steps, for the time left.
+    recent: VecDeque<f64>,
+    /// Standard output went away.
+    broken: Option<Failure>,
+}
+
+/// Steps whose mean time tells the time left.
+const RECENT: usize = 20;
+
+impl Shown {
+    fn new(json: bool) -> Self {
+        Self { json, bar: None, end: 0, recent: VecDeque::new(), broken: None }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.line(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn emit(&mut self, value: &serde_json::Value) {
+        if self.json
+            && self.broken.is_none()
+            && let Err(failure) = json_line(value)
+        {
+            self.broken = Some(failure);
+        }
+    }
+
+    fn finish(mut self, outcome: &Outcome, folder: &Path) -> Result<(), Failure> {
+        let at = outcome.progress();
+        let (word, hint) = match outcome {
+            Outcome::Finished(_) => ("finished", ""),
+            Outcome::Stopped(_) => ("stopped", "; the same command goes on from here"),
+        };
+        let line = format!(
+            "{word} at step {} of {}, {} tokens, saved in {}{hint}",
+            at.step,
+            self.end,
+            count(at.tokens as f64),
+            folder.display()
+        );
+        self.emit(&json!({"event": word, "step": at.step, "samples": at.samples, "tokens": at.tokens}));
+        match self.bar.take() {
+            Some(bar) => bar.finish(&line),
+            None => eprintln!("{line}"),
+        }
+        self.broken.map_or(Ok(()), Err)
+    }
+}
+
+impl Observer for Shown {
+    fn started(&mut self, started: &Started) {
+        if let Some(folder) = &started.resumed {
+            self.say(&format!("going on from {} (step {})", folder.display(), started.progress.step));
+        }
+        if started.blend_changed {
+            self.say(&format!("another blend begins at sample {}", started.progress.samples));
+        }
+        self.end = started.end.step;
+        self.bar = Some(Progress::new("training", self.end));
+        self.emit(&json!({
+            "event": "started",
+            "step": started.progress.step,
+            "end": started.end.step,
+            "parameters": started.parameters,
+            "device": started.device,
+            "resumed": started.resumed,
+        }));
+    }
+
+    fn step(&mut self, step: &StepReport) {
+        self.recent.push_back(step.step_s);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        let mean = self.recent.iter().sum::<f64>() / self.recent.len() as f64;
+        let left = self.end.saturating_sub(step.step) as f64 * mean;
+        let end = self.end;
+        if let Some(bar) = &mut self.bar {
+            bar.set(step.step, || {
+                let share =
+                    step.flops_share.map_or(String::new(), |share| format!(", {:.0} % of peak", 100.0 * share));
+                let speed = count(step.tokens_per_s);
+                let left = duration(left);
+                format!(
+                    "step {} of {end}, loss {:.4}, {speed} tokens/s{share}, {left} left",
+                    step.step, step.loss
+                )
+            });
+        }
+        if self.json
+            && let Ok(value) = serde_json::to_value(step)
+        {
+            self.emit(&value);
+        }
+    }
+
+    fn alarm(&mut self, step: u64, alarm: &Alarm, response: Response) {
+        self.say(&format!("step {step}: {alarm}; {response:?}"));
+        self.emit(&json!({"event": "alarm", "step": step, "what": alarm.to_string()}));
+    }
+
+    fn checkpoint(&mut self, saved: &Saved) {
+        self.emit(&json!({"event": "checkpoint", "step": saved.step, "folder": saved.folder}));
+    }
+
+    fn evaluation(&mut self, evaluation: &Evaluation) {
+        let source = evaluation.source.display();
+        self.say(&format!("step {}: held-out loss {:.4} on {source}", evaluation.step, evaluation.loss));
+        if let Ok(value) = serde_json::to_value(evaluation) {
+            self.emit(&value);
+        }
+    }
+}
