@@ -31,13 +31,18 @@ pub(crate) fn peak_of(arguments: DeviceArguments, precision: Precision) -> Resul
     }
 }
 
-/// What a run will allocate, by class, before it does.
+/// What will be allocated, by class.
+pub(crate) fn memory_classes(table: &Table, scratch_bytes: usize) -> Vec<(String, usize)> {
+    let classes = Class::ALL.iter().map(|&class| (class.name(), table.class_bytes(class)));
+    classes.chain([("scratch", scratch_bytes)]).map(|(name, bytes)| (name.to_owned(), bytes)).collect()
+}
+
+/// The same as a table, with the sum.
 pub(crate) fn memory_table(table: &Table, scratch_bytes: usize) -> String {
     let mut lines = String::new();
-    let classes = Class::ALL.iter().map(|&class| (class.name(), table.class_bytes(class)));
-    for (name, size) in
-        classes.chain([("scratch", scratch_bytes), ("together", table.bytes() + scratch_bytes)])
-    {
+    let mut rows = memory_classes(table, scratch_bytes);
+    rows.push(("together".to_owned(), table.bytes() + scratch_bytes));
+    for (name, size) in rows {
         lines.push_str(&format!("  {name:<16} {:>10}\n", console::bytes(size)));
     }
     lines

@@ -183,11 +183,15 @@ fn speed(page: &mut String, summary: &Summary, findings: &Findings) {
         from_zero: true,
         series: &series,
     };
+    let share = if summary.flops_share.is_finite() {
+        format!(" · {:.0} % of the peak its registers allow", 100.0 * summary.flops_share)
+    } else {
+        String::new()
+    };
     let _ = write!(
         page,
-        "<section><h2>Speed</h2><p class=soft>{} · {:.0} % of the peak its registers allow · {} of training</p>{}</section>\n",
+        "<section><h2>Speed</h2><p class=soft>{}{share} · {} of training</p>{}</section>\n",
         escape(&findings.machine),
-        100.0 * summary.flops_share,
         duration(summary.training_seconds),
         chart.svg()
     );
@@ -203,12 +207,14 @@ fn memory(page: &mut String, summary: &Summary, findings: &Findings) {
         .map(|((name, size), class)| Bar { name, class, value: *size as f64, label: bytes(*size) })
         .collect();
     let chart = Bars { title: "Memory by class", groups: vec![BarGroup { name: "", bars }] };
+    let most = summary
+        .peak_rss_mb
+        .map_or(String::new(), |mb| format!("; the whole process never held more than {mb:.0} MB"));
     let _ = write!(
         page,
-        "<section><h2>Memory</h2><p class=soft>{} planned before the first step and allocated once; the whole \
-         process never held more than {:.0} MB.</p>{}</section>\n",
+        "<section><h2>Memory</h2><p class=soft>{} planned before the first step and allocated once{most}.</p>{}\
+         </section>\n",
         bytes(total),
-        summary.peak_rss_mb,
         chart.svg()
     );
 }
@@ -227,7 +233,7 @@ mod tests {
     use super::super::summary::SourceSummary;
     use super::*;
 
-    pub(crate) fn summary() -> Summary {
+    fn summary() -> Summary {
         let source = |name: &str, model, xz, zstd| SourceSummary {
             name: name.to_owned(),
             weight: 0.5,
@@ -250,7 +256,7 @@ mod tests {
             tokens: 3_000_000,
             loss_first: 9.0,
             loss_last: 3.1,
-            peak_rss_mb: 420.0,
+            peak_rss_mb: Some(420.0),
             bits_per_byte: 1.6,
             xz_bits_per_byte: 2.0,
             zstd_bits_per_byte: 2.1,
@@ -290,12 +296,11 @@ mod tests {
     #[test]
     fn every_element_is_closed() {
         let page = html(&summary(), &findings());
-        for element in ["main", "section", "svg", "table", "pre", "details", "dl", "header"] {
+        for element in ["main", "section", "svg", "table", "pre", "details", "dl", "style"] {
             let (opened, closed) = (
                 page.matches(&format!("<{element}")).count(),
                 page.matches(&format!("</{element}>")).count(),
             );
-            // `<header` also begins with `<head`, so only whole names are asked for here.
             assert_eq!(opened, closed, "{element}");
         }
     }

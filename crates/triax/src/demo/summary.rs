@@ -11,7 +11,7 @@ pub(crate) struct Summary {
     pub(crate) training_seconds: f64,
     /// Trained tokens over training time.
     pub(crate) tokens_per_s: f64,
-    /// Model arithmetic over the register-resident peak of the device, 0 to 1.
+    /// Model arithmetic over the register-resident peak of the device, 0 to 1; null where that is not known.
     pub(crate) flops_share: f64,
     pub(crate) parameters: u64,
     pub(crate) vocabulary: usize,
@@ -20,7 +20,8 @@ pub(crate) struct Summary {
     pub(crate) tokens: u64,
     pub(crate) loss_first: f64,
     pub(crate) loss_last: f64,
-    pub(crate) peak_rss_mb: f64,
+    /// None where the system does not tell.
+    pub(crate) peak_rss_mb: Option<f64>,
     pub(crate) bits_per_byte: f64,
     pub(crate) xz_bits_per_byte: f64,
     pub(crate) zstd_bits_per_byte: f64,

@@ -1,0 +1,215 @@
+//! How large a network, and how many steps: what fits into the time.
+//!
+//! A few steps are timed with the real network; the steps of the run are what the rest of the time holds.
+//! When that would be too few to learn anything, the next smaller network is tried.
+
+use crate::arguments::DeviceArguments;
+use crate::failure::{Context, Failure, with_causes};
+use crate::machine;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use triax_model::MicroBatch;
+use triax_spec::Run;
+use triax_tensor::philox::Stream;
+use triax_train::{Engine, Plan};
+
+/// A network of the demo.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Shape {
+    pub(crate) layers: usize,
+    pub(crate) hidden: usize,
+    pub(crate) heads: usize,
+    pub(crate) sequence: usize,
+    /// Sequences in a step.
+    pub(crate) batch: usize,
+    pub(crate) learning_rate: f64,
+}
+
+/// Largest first.
+pub(crate) const SHAPES: [Shape; 3] = [
+    Shape { layers: 4, hidden: 256, heads: 4, sequence: 256, batch: 4, learning_rate: 3e-3 },
+    Shape { layers: 3, hidden: 128, heads: 2, sequence: 128, batch: 4, learning_rate: 4e-3 },
+    Shape { layers: 2, hidden: 64, heads: 2, sequence: 64, batch: 4, learning_rate: 6e-3 },
+];
+
+/// Fewer steps than these teach a network little.
+const ENOUGH_STEPS: u64 = 400;
+
+/// However short the time, the demo makes this many.
+const LEAST_STEPS: u64 = 20;
+
+/// Held-out evaluations during training.
+const EVALUATIONS: u64 = 10;
+
+/// Sequences of each source in such an evaluation.
+const EVALUATION_SAMPLES: u64 = 12;
+
+/// The token files of one source.
+#[derive(Clone, Debug)]
+pub(crate) struct Tokens {
+    pub(crate) training: PathBuf,
+    pub(crate) held_out: PathBuf,
+    pub(crate) weight: f64,
+    pub(crate) training_tokens: u64,
+    pub(crate) held_out_tokens: u64,
+}
+
+/// What was decided.
+pub(crate) struct Budget {
+    pub(crate) run: Run,
+    /// As written to `run.toml`.
+    pub(crate) text: String,
+    pub(crate) steps: u64,
+    pub(crate) step_seconds: f64,
+}
+
+/// Times the shapes and takes the largest that learns enough in `seconds`, which also hold the evaluation at
+/// the end.
+pub(crate) fn decide(
+    sources: &[Tokens],
+    vocabulary: usize,
+    device: DeviceArguments,
+    seconds: f64,
+    file: &Path,
+) -> Result<Budget, Failure> {
+    let mut last = None;
+    for shape in SHAPES {
+        let trial = parse(file, &run_file(shape, sources, vocabulary, device, LEAST_STEPS))?;
+        let step_seconds = time_step(&trial, device)?;
+        let steps = steps(shape, sources, step_seconds, seconds);
+        last = Some((shape, steps, step_seconds));
+        if steps >= ENOUGH_STEPS {
+            break;
+        }
+    }
+    let (shape, steps, step_seconds) = last.expect("there is at least one shape");
+    let steps = steps.max(LEAST_STEPS);
+    let text = run_file(shape, sources, vocabulary, device, steps);
+    Ok(Budget { run: parse(file, &text)?, text, steps, step_seconds })
+}
+
+/// Training costs three times what a forward pass costs.
+fn steps(shape: Shape, sources: &[Tokens], step_seconds: f64, seconds: f64) -> u64 {
+    let forward = step_seconds / 3.0 / shape.batch as f64;
+    let judged: u64 = sources.iter().map(|source| source.held_out_tokens).sum();
+    let windows = judged as f64 / (0.75 * shape.sequence as f64);
+    let evaluated = (EVALUATIONS * EVALUATION_SAMPLES) as f64 * sources.len() as f64;
+    let left = seconds - forward * (windows + evaluated);
+    (left / step_seconds).max(0.0) as u64
+}
+
+fn parse(file: &Path, text: &str) -> Result<Run, Failure> {
+    // The text is ours: a fault in it is one of this program.
+    Run::parse(&file.display().to_string(), text, &[]).map_err(|errors| Failure::run(errors.to_string()))
+}
+
+/// The run file of the demo; Llama style, which learns fastest in short runs.
+fn run_file(
+    shape: Shape,
+    sources: &[Tokens],
+    vocabulary: usize,
+    device: DeviceArguments,
+    steps: u64,
+) -> String {
+    let Shape { layers, hidden, heads, sequence, batch, learning_rate } = shape;
+    let list = |path: fn(&Tokens) -> (&PathBuf, f64)| {
+        sources.iter().fold(String::new(), |mut list, source| {
+            let (path, weight) = path(source);
+            let _ = writeln!(list, "    {{ path = {}, weight = {weight:?} }},", quoted(path));
+            list
+        })
+    };
+    let blend = list(|source| (&source.training, source.weight));
+    let validation = list(|source| (&source.held_out, source.weight));
+    let warmup = (steps / 20).clamp(5, 100);
+    let evaluate_every = (steps / EVALUATIONS).max(1);
+    format!(
+        "# Written by `triax demo`: `triax train` with this file repeats its training.\n\n\
+         [model]\nlayers = {layers}\nhidden = {hidden}\nheads = {heads}\nvocab = {vocabulary}\nsequence = {sequence}\n\
+         norm = \"rms\"\nactivation = \"swiglu\"\npositions = \"rotary\"\nbias = false\ntied = true\n\n\
+         [data]\nblend = [\n{blend}]\nvalidation = [\n{validation}]\n\n\
+         [train]\nglobal_batch = {batch}\nstop = \"{steps} steps\"\n\
+         learning_rate = {{ peak = {learning_rate:?}, warmup = \"{warmup} steps\", decay = \"linear\", floor = {:?} }}\n\
+         optimizer = {{ betas = [0.9, 0.95], weight_decay = 0.1, clip = 1.0 }}\n\
+         evaluate_every = {evaluate_every}\nevaluate_samples = {EVALUATION_SAMPLES}\n\n\
+         [layout]\nmicro_batch = {batch}\n\n\
+         [checkpoint]\nevery = \"{steps} steps\"\nkeep = 1\n\n\
+         [device]\nkind = \"{}\"\nthreads = {}\n{}",
+        learning_rate / 50.0,
+        device.device,
+        device.threads,
+        match device.device {
+            triax_spec::run::DeviceKind::Cpu => format!("kernel = \"{}\"\n", device.kernel),
+            triax_spec::run::DeviceKind::Reference => String::new(),
+        },
+    )
+}
+
+/// JSON's strings are TOML's basic strings.
+fn quoted(path: &Path) -> String {
+    serde_json::Value::from(path.to_string_lossy()).to_string()
+}
+
+/// Seconds of a training step of this run: the median of a few, on random tokens.
+fn time_step(run: &Run, device: DeviceArguments) -> Result<f64, Failure> {
+    const WARM_UP: usize = 2;
+    const TIMED: usize = 7;
+    let failed = || "cannot time a training step".to_owned();
+    let device = machine::device(device)?;
+    let plan = Plan::new(run, &*device).map_err(|error| Failure::run(with_causes(&error)))?;
+    let mut engine = Engine::allocate(plan, device).context(failed)?;
+    engine.initialise(1);
+    let stream = Stream::named(1, "calibration");
+    let count = run.layout.micro_batch * run.train.sequence;
+    let random = |index: usize| ((u64::from(stream.word(index as u64)) * run.model.vocab as u64) >> 32) as u32;
+    let tokens: Vec<u32> = (0..count).map(random).collect();
+    let targets: Vec<u32> = (1..=count).map(random).collect();
+    let mut seconds = Vec::new();
+    for step in 0..WARM_UP + TIMED {
+        let begin = Instant::now();
+        let batch = MicroBatch { tokens: &tokens, targets: &targets, prefix: None, first_sample: 0 };
+        engine.begin();
+        engine.micro_batch(&batch, 1.0 / count as f32);
+        engine.end();
+        engine.update(&run.train.optimizer, 1e-4, 1.0, step as u64 + 1);
+        if step >= WARM_UP {
+            seconds.push(begin.elapsed().as_secs_f64());
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[TIMED / 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use triax_spec::run::{DeviceKind, Kernel};
+
+    #[test]
+    fn every_shape_gives_a_valid_run_file() {
+        let device = DeviceArguments { device: DeviceKind::Cpu, threads: 0, kernel: Kernel::Auto };
+        let path = |name: &str| PathBuf::from("a \"quoted\" folder").join(name);
+        let sources = [Tokens {
+            training: path("rust"),
+            held_out: path("rust-held-out"),
+            weight: 0.5,
+            training_tokens: 9000,
+            held_out_tokens: 1000,
+        }];
+        for shape in SHAPES {
+            let run = parse(Path::new("run.toml"), &run_file(shape, &sources, 4096, device, 500)).unwrap();
+            assert_eq!(run.model.hidden, shape.hidden);
+            assert_eq!(run.data.blend[0].path, path("rust"));
+            assert_eq!(run.train.stop, triax_spec::run::Amount::Steps(500));
+        }
+    }
+
+    #[test]
+    fn more_time_gives_more_steps_and_none_gives_none() {
+        let sources = [];
+        let shape = SHAPES[0];
+        assert_eq!(steps(shape, &sources, 0.1, 10.0), 100);
+        assert_eq!(steps(shape, &sources, 0.1, -3.0), 0);
+    }
+}
