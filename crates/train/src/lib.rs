@@ -1,6 +1,31 @@
 //! Executes a run file: the training loop, precision, checkpoints, metrics and recovery.
+//!
+//! ```text
+//! Run ──Plan::new──▶ Plan (memory table) ──Trainer::open──▶ Trainer ──train──▶ Outcome
+//!                                              │               └─▶ Observer: steps, checkpoints, alarms
+//!                                        run directory: checkpoints/, metrics.jsonl, tensorboard/ …
+//! ```
+//! Knows no terminal and no network: what it has to tell goes to an [`Observer`].
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+mod directory;
+mod engine;
+mod error;
+pub mod events;
+mod feed;
 pub mod loss_scale;
+mod metrics;
+mod observer;
+mod plan;
+#[cfg(test)]
+mod testing;
+mod trainer;
 pub mod watch;
+
+pub use checkpoint::Resume;
+pub use engine::{Engine, StepSums};
+pub use error::TrainError;
+pub use observer::{Evaluation, Observer, Outcome, Started, StepReport};
+pub use plan::{Plan, available_memory};
+pub use trainer::{Start, Trainer};
