@@ -28,8 +28,7 @@ impl EventWriter {
     pub fn create(folder: &Path, step: u64) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name =
-            format!("events.out.tfevents.{:010}.{:09}.triax", now.as_secs(), now.subsec_nanos());
+        let name = format!("events.out.tfevents.{:010}.{:09}.triax", now.as_secs(), now.subsec_nanos());
         let path = folder.join(name);
         let file = BufWriter::new(File::create_new(&path)?);
         let buffer = || Vec::with_capacity(1024);

@@ -220,7 +220,10 @@ mod tests {
             sources: sources.iter().map(PathBuf::from).collect(),
             stages: stages
                 .iter()
-                .map(|&(start, weights)| Stage { start, weights: weights.iter().copied().map(Bits).collect() })
+                .map(|&(start, weights)| Stage {
+                    start,
+                    weights: weights.iter().copied().map(Bits).collect(),
+                })
                 .collect(),
         }
     }
@@ -239,7 +242,11 @@ mod tests {
     fn an_unchanged_blend_adds_no_stage() {
         let before = order(&["a", "b"], &[(0, &[1.0, 2.0])]);
         assert_eq!(blend(&before, 100, &[("a", 1.0), ("b", 2.0)]), before);
-        assert_eq!(blend(&before, 100, &[("b", 2.0), ("a", 1.0)]), before, "the order of writing is no change");
+        assert_eq!(
+            blend(&before, 100, &[("b", 2.0), ("a", 1.0)]),
+            before,
+            "the order of writing is no change"
+        );
     }
 
     #[test]

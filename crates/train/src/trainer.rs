@@ -40,14 +40,20 @@ pub struct Start {
 
 impl Start {
     pub fn new(resume: Resume) -> Self {
-        Self {
-            resume,
-            stop: Arc::default(),
-            peak_flops: None,
-            initial: None,
-            disk: Box::new(LocalDisk),
-        }
+        Self { resume, stop: Arc::default(), peak_flops: None, initial: None, disk: Box::new(LocalDisk) }
     }
+}
+
+/// What a step has found, before it is decided what becomes of it.
+struct Found {
+    before: Progress,
+    /// Mean over the tokens that count.
+    loss: f64,
+    /// Gradient norm, without the loss scale.
+    norm: f64,
+    /// The loss scale that is in the gradients.
+    scale: f32,
+    learning_rate: f32,
 }
 
 /// A run that is ready to go.
@@ -216,7 +222,8 @@ impl Trainer {
 
         self.progress = after;
         let learning_rate = self.run.train.learning_rate.at(&after);
-        let skipped = self.decide(before, loss, norm, learning_rate, observer)?;
+        let found = Found { before, loss, norm, scale, learning_rate };
+        let skipped = self.decide(&found, observer)?;
         let seconds = begin.elapsed().as_secs_f64();
         let tokens = (batch * self.run.train.sequence as u64) as f64;
         let flops_per_s = tokens * flops_per_token(&self.run.model, self.run.train.sequence) / seconds;
@@ -243,56 +250,51 @@ impl Trainer {
     /// Does with the gradients what the rules say; the reason, if the weights do not change by them.
     fn decide(
         &mut self,
-        before: Progress,
-        loss: f64,
-        norm: f64,
-        learning_rate: f32,
+        found: &Found,
         observer: &mut dyn Observer,
     ) -> Result<Option<&'static str>, TrainError> {
         let rule = &self.run.train.loss_scale;
         if let Some(scaler) = &mut self.scaler {
-            if loss.is_finite() && !norm.is_finite() && scaler.can_fall(rule) {
+            if found.norm.is_finite() {
+                scaler.clean_step(rule);
+            } else if found.loss.is_finite() && scaler.can_fall(rule) {
                 scaler.overflow(rule);
-                self.skip(before.samples, "overflow", "gradients overflowed f16".into())?;
+                self.skip(found.before.samples, "overflow", "gradients overflowed f16")?;
                 return Ok(Some("overflow"));
             }
-            if norm.is_finite() {
-                scaler.clean_step(rule);
-            }
         }
-        // The scale the gradients were computed with is the one before `clean_step`; `apply` needs that one.
-        match self.watch.judge(loss, norm) {
+        match self.watch.judge(found.loss, found.norm) {
             Verdict::Apply => {
-                self.apply(norm, learning_rate);
+                self.apply(found);
                 Ok(None)
             }
             Verdict::Alarm(alarm, response) => {
                 observer.alarm(self.progress.step, &alarm, response);
-                self.respond(before, &alarm, response, learning_rate)
+                self.respond(found, &alarm, response)
             }
         }
     }
 
     fn respond(
         &mut self,
-        before: Progress,
+        found: &Found,
         alarm: &Alarm,
         response: Response,
-        learning_rate: f32,
     ) -> Result<Option<&'static str>, TrainError> {
+        let start = found.before.samples;
         let reason = if alarm.cause == Cause::Nonfinite { "nonfinite" } else { "spike" };
         match response {
             Response::Log => {
-                self.apply(alarm.norm, learning_rate);
+                self.apply(found);
                 Ok(None)
             }
             Response::Skip => {
-                self.skip(before.samples, reason, alarm.to_string())?;
+                self.skip(start, reason, &alarm.to_string())?;
                 Ok(Some(reason))
             }
             Response::Rollback => {
                 let from = self.roll_back()?;
-                self.skip(from, reason, format!("rolled back: {alarm}"))?;
+                self.skip(from, reason, &format!("rolled back: {alarm}"))?;
                 Ok(Some("rollback"))
             }
             Response::Stop | Response::Limit(_) => {
@@ -301,7 +303,7 @@ impl Trainer {
                 let key = if reason == "spike" { "train.on_spike" } else { "train.on_nonfinite" };
                 Err(TrainError::Alarm {
                     step: self.progress.step,
-                    start: before.samples,
+                    start,
                     end: self.progress.samples,
                     alarm: *alarm,
                     rule: match response {
@@ -313,17 +315,17 @@ impl Trainer {
         }
     }
 
-    fn apply(&mut self, norm: f64, learning_rate: f32) {
+    fn apply(&mut self, found: &Found) {
         let optimizer = &self.run.train.optimizer;
         let clip = f64::from(optimizer.clip);
-        let clipped = if clip > 0.0 { (clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let clipped = if clip > 0.0 { (clip / (found.norm + 1e-6)).min(1.0) } else { 1.0 };
         self.updates += 1;
-        let grad_scale = (clipped / f64::from(self.step_scale)) as f32;
-        self.engine.update(optimizer, learning_rate, grad_scale, self.updates);
+        let grad_scale = (clipped / f64::from(found.scale)) as f32;
+        self.engine.update(optimizer, found.learning_rate, grad_scale, self.updates);
     }
 
     /// Notes that the samples `start..` up to the present position changed nothing.
-    fn skip(&mut self, start: u64, kind: &'static str, reason: String) -> Result<(), TrainError> {
+    fn skip(&mut self, start: u64, kind: &str, reason: &str) -> Result<(), TrainError> {
         let skipped = Skipped {
             step: self.progress.step,
             start,
@@ -394,11 +396,13 @@ impl Trainer {
 /// Refuses a run file that would count samples otherwise than the checkpoint does.
 fn check_data(checkpoint: &Checkpoint, run: &Run, feed: &Feed) -> Result<(), TrainError> {
     let state = &checkpoint.manifest().state;
-    let mismatch = |what: String| {
-        Err(CheckpointError::Mismatch { folder: checkpoint.folder().to_owned(), what }.into())
-    };
+    let mismatch =
+        |what: String| Err(CheckpointError::Mismatch { folder: checkpoint.folder().to_owned(), what }.into());
     if state.data.seed != run.data.seed {
-        return mismatch(format!("data.seed is {} there and {} in the run file", state.data.seed, run.data.seed));
+        return mismatch(format!(
+            "data.seed is {} there and {} in the run file",
+            state.data.seed, run.data.seed
+        ));
     }
     if state.data.sequence != run.train.sequence {
         return mismatch(format!(
@@ -409,7 +413,11 @@ fn check_data(checkpoint: &Checkpoint, run: &Run, feed: &Feed) -> Result<(), Tra
     if let (Some(there), Some(here)) = (&state.tokenizer, feed.tokenizer())
         && there.hash != here.hash
     {
-        return mismatch(format!("it was trained on tokens of {}, the data is of {}", there.short(), here.short()));
+        return mismatch(format!(
+            "it was trained on tokens of {}, the data is of {}",
+            there.short(),
+            here.short()
+        ));
     }
     Ok(())
 }
