@@ -37,8 +37,9 @@ impl Source {
     }
 
     pub(crate) fn hugging_face(folder: &Path) -> Result<Self, Failure> {
-        let imported = hf::import(folder)
-            .map_err(|error| Failure::run(format!("cannot take {}: {}", folder.display(), with_causes(&error))))?;
+        let imported = hf::import(folder).map_err(|error| {
+            Failure::run(format!("cannot take {}: {}", folder.display(), with_causes(&error)))
+        })?;
         Ok(Self {
             model: imported.model.clone(),
             tokenizer: imported.tokenizer.clone(),
@@ -50,11 +51,7 @@ impl Source {
 
     /// A checkpoint, or the newest one of a run folder; every byte of it is verified.
     pub(crate) fn checkpoint(path: &Path) -> Result<Self, Failure> {
-        let folder = if path.join("manifest.json").is_file() {
-            path.to_owned()
-        } else {
-            newest(path)?
-        };
+        let folder = if path.join("manifest.json").is_file() { path.to_owned() } else { newest(path)? };
         let opened = Checkpoint::open(&folder)
             .and_then(|checkpoint| checkpoint.verify().map(|()| checkpoint))
             .map_err(|error| Failure::run(with_causes(&error)))?;

@@ -2,8 +2,8 @@
 
 use crate::console::{count, json_line};
 use crate::failure::{Context, Failure, with_causes};
-use crate::machine;
 use crate::files::{TOKENIZER, copy, create_folder};
+use crate::machine;
 use crate::source::Source;
 use serde::Serialize;
 use std::fs;
@@ -90,8 +90,9 @@ pub(crate) fn export(checkpoint: &Path, out: &Path, dtype: Precision, json: bool
         return Err(Failure::usage(format!("{} holds a model already", out.display()))
             .help("choose a new folder with --out"));
     }
-    hf::export(&source.model, &*source.tensors, out, machine::dtype(dtype))
-        .map_err(|error| Failure::run(format!("cannot export {}: {}", source.described, with_causes(&error))))?;
+    hf::export(&source.model, &*source.tensors, out, machine::dtype(dtype)).map_err(|error| {
+        Failure::run(format!("cannot export {}: {}", source.described, with_causes(&error)))
+    })?;
     if let Some(path) = &source.tokenizer {
         copy(path, &out.join(TOKENIZER))?;
     }

@@ -77,8 +77,9 @@ pub(crate) fn run(arguments: &Tokenize) -> Result<(), Failure> {
 
 fn tokenizer(arguments: &Tokenize, reading: &Reading) -> Result<Tokenizer, Failure> {
     if let Some(path) = &arguments.tokenizer {
-        return Tokenizer::load(path)
-            .map_err(|error| Failure::usage(format!("cannot use {}: {}", path.display(), with_causes(&error))));
+        return Tokenizer::load(path).map_err(|error| {
+            Failure::usage(format!("cannot use {}: {}", path.display(), with_causes(&error)))
+        });
     }
     let kind = match arguments.train_tokenizer {
         Some(arguments::TokenizerKind::Unigram) => TokenizerKind::Unigram,

@@ -177,8 +177,9 @@ impl Observer for Shown {
         let end = self.end;
         if let Some(bar) = &mut self.bar {
             bar.set(step.step, || {
-                let share =
-                    step.flops_share.map_or(String::new(), |share| format!(", {:.0} % of peak", 100.0 * share));
+                let share = step
+                    .flops_share
+                    .map_or(String::new(), |share| format!(", {:.0} % of peak", 100.0 * share));
                 let speed = count(step.tokens_per_s);
                 let left = duration(left);
                 format!(

@@ -162,7 +162,8 @@ fn time_step(run: &Run, device: DeviceArguments) -> Result<f64, Failure> {
     engine.initialise(1);
     let stream = Stream::named(1, "calibration");
     let count = run.layout.micro_batch * run.train.sequence;
-    let random = |index: usize| ((u64::from(stream.word(index as u64)) * run.model.vocab as u64) >> 32) as u32;
+    let random =
+        |index: usize| ((u64::from(stream.word(index as u64)) * run.model.vocab as u64) >> 32) as u32;
     let tokens: Vec<u32> = (0..count).map(random).collect();
     let targets: Vec<u32> = (1..=count).map(random).collect();
     let mut seconds = Vec::new();

@@ -79,7 +79,8 @@ pub(crate) fn run(arguments: &Demo) -> Result<(), Failure> {
     stage(4, "Size", "as many steps as fit into the time");
     let peak = machine::peak_of(arguments.device, Precision::Bf16)?;
     let left = 60.0 * arguments.minutes - begin.elapsed().as_secs_f64() - CLOSING;
-    let budget = budget::decide(&tokens, tokenizer.vocab(), arguments.device, left, &folder.path("run.toml"))?;
+    let budget =
+        budget::decide(&tokens, tokenizer.vocab(), arguments.device, left, &folder.path("run.toml"))?;
     write_whole(&folder.path("run.toml"), budget.text.as_bytes())?;
     say(&describe(&budget));
 
@@ -130,15 +131,21 @@ impl Folder {
         let is_ours = folder.path(MARKER).exists();
         let is_empty = fs::read_dir(root).map_or(true, |mut entries| entries.next().is_none());
         if !is_ours && !is_empty {
-            return Err(Failure::usage(format!("{} is not empty and was not made by the demo", root.display()))
-                .help("choose a new folder with --out"));
+            return Err(Failure::usage(format!(
+                "{} is not empty and was not made by the demo",
+                root.display()
+            ))
+            .help("choose a new folder with --out"));
         }
         for name in MADE {
             let path = folder.path(name);
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             match removed {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Failure::run(format!("cannot remove the earlier {}: {error}", path.display())));
+                    return Err(Failure::run(format!(
+                        "cannot remove the earlier {}: {error}",
+                        path.display()
+                    )));
                 }
                 _ => {}
             }
@@ -216,15 +223,8 @@ fn train_tokenizer(sources: &[Source], folder: &Folder) -> Result<Tokenizer, Fai
 fn tokenize(sources: &[Source], tokenizer: &Tokenizer, folder: &Folder) -> Result<Vec<Tokens>, Failure> {
     let make = |source: &Source, part| {
         let prefix = folder.tokens(source, part);
-        triax_data::tokenize(
-            &[folder.text(source, part)],
-            tokenizer,
-            &prefix,
-            &Reading::default(),
-            0,
-            |_| (),
-        )
-        .context(|| format!("cannot tokenize {}", source.name))
+        triax_data::tokenize(&[folder.text(source, part)], tokenizer, &prefix, &Reading::default(), 0, |_| ())
+            .context(|| format!("cannot tokenize {}", source.name))
     };
     let begin = Instant::now();
     let mut all = Vec::new();
@@ -345,8 +345,9 @@ fn complete(
     prompts::prompts(sources, matches!(origin, Origin::Registry(_)))
         .into_iter()
         .map(|prompt| {
-            let (generated, _) =
-                continue_text(&mut session, tokenizer, &prompt, TOKENS, sampling, |_| ControlFlow::Continue(()))?;
+            let (generated, _) = continue_text(&mut session, tokenizer, &prompt, TOKENS, sampling, |_| {
+                ControlFlow::Continue(())
+            })?;
             let ids: Vec<u32> = generated.tokens.iter().map(|token| token.id).collect();
             Ok(Completion { prompt, text: decode(tokenizer, &ids)? })
         })

@@ -31,8 +31,7 @@ pub(crate) struct Course {
 
 impl Course {
     pub(crate) fn new(run: &Run) -> Self {
-        let weights =
-            run.data.validation.iter().map(|source| (source.path.clone(), source.weight)).collect();
+        let weights = run.data.validation.iter().map(|source| (source.path.clone(), source.weight)).collect();
         Self {
             bar: None,
             begin: Instant::now(),
@@ -51,7 +50,10 @@ impl Course {
     pub(crate) fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             let loss = self.smooth_loss().last().map_or(f64::NAN, |point| point.1);
-            bar.finish(&format!("     loss {loss:.3} after {}", duration(self.begin.elapsed().as_secs_f64())));
+            bar.finish(&format!(
+                "     loss {loss:.3} after {}",
+                duration(self.begin.elapsed().as_secs_f64())
+            ));
         }
         self.speed = thinned(&self.speed);
     }
@@ -73,7 +75,10 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let group = rest.len().div_ceil(POINTS).max(1);
     let mean = |group: &[(f64, f64)]| {
         let count = group.len() as f64;
-        (group.iter().map(|point| point.0).sum::<f64>() / count, group.iter().map(|point| point.1).sum::<f64>() / count)
+        (
+            group.iter().map(|point| point.0).sum::<f64>() / count,
+            group.iter().map(|point| point.1).sum::<f64>() / count,
+        )
     };
     std::iter::once(*first).chain(rest.chunks(group).map(mean)).collect()
 }
@@ -90,13 +95,15 @@ impl Observer for Course {
         self.loss.push((step.step as f64, step.loss));
         self.speed.push((step.step as f64, step.tokens_per_s));
         self.shares.extend(step.flops_share);
-        let left = self.begin.elapsed().as_secs_f64() / step.step as f64
-            * self.end.saturating_sub(step.step) as f64;
+        let left =
+            self.begin.elapsed().as_secs_f64() / step.step as f64 * self.end.saturating_sub(step.step) as f64;
         let held_out = self.held_out.last().copied();
         if let Some(bar) = &mut self.bar {
             bar.set(step.step, || {
                 let held_out = held_out.map_or(String::new(), |(_, loss)| format!(", held out {loss:.2}"));
-                let share = step.flops_share.map_or(String::new(), |share| format!(" ({:.0} % of peak)", 100.0 * share));
+                let share = step
+                    .flops_share
+                    .map_or(String::new(), |share| format!(" ({:.0} % of peak)", 100.0 * share));
                 let speed = count(step.tokens_per_s);
                 format!("loss {:.2}{held_out}, {speed} tokens/s{share}, {} left", step.loss, duration(left))
             });
