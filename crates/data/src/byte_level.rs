@@ -151,7 +151,7 @@ impl ByteLevelBpe {
 }
 
 fn pair(left: u32, right: u32) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
+    (u64::from(left) << 32) | u64::from(right)
 }
 
 /// The visible character that stands for each byte in the vocabulary: itself where Latin-1 has a visible one, else
@@ -176,7 +176,7 @@ impl Hasher for MixHasher {
         }
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
-        self.write_u64(u64::from_le_bytes(last) ^ (bytes.len() as u64) << 56);
+        self.write_u64(u64::from_le_bytes(last) ^ ((bytes.len() as u64) << 56));
     }
 
     fn write_u64(&mut self, word: u64) {

@@ -6,6 +6,7 @@ use crate::{DataError, Permutation, jsonl, parquet_text};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -69,6 +70,10 @@ impl Piece {
         }
     }
 
+    fn is_blank(&self) -> bool {
+        matches!(&self.content, Content::JsonLine(line) if line.trim_ascii().is_empty())
+    }
+
     /// The text, decoded and checked.
     pub(crate) fn text(self, path: &Path, reading: &Reading) -> Result<String, DataError> {
         let text = match self.content {
@@ -83,16 +88,19 @@ impl Piece {
     }
 }
 
+/// Whether to go on.
+pub(crate) type Flow = Result<ControlFlow<()>, DataError>;
+
 /// Longest piece of a text whose tokenizer allows cutting.
 const PIECE: usize = 1 << 18;
 
-/// Gives every piece of a file to `each`, with the bytes on disk read so far.
+/// Gives the pieces of a file to `each`, with the bytes on disk read so far, until it breaks off.
 pub(crate) fn read(
     input: &Input,
     reading: &Reading,
     is_cuttable: bool,
-    each: &mut dyn FnMut(Piece, u64) -> Result<(), DataError>,
-) -> Result<(), DataError> {
+    each: &mut dyn FnMut(Piece, u64) -> Flow,
+) -> Flow {
     match input.format {
         Format::Text => read_text(input, reading, is_cuttable, each),
         Format::JsonLines => read_lines(input, each),
@@ -107,9 +115,9 @@ fn read_text(
     input: &Input,
     reading: &Reading,
     is_cuttable: bool,
-    each: &mut dyn FnMut(Piece, u64) -> Result<(), DataError>,
-) -> Result<(), DataError> {
-    let (mut file, _) = open(&input.path)?;
+    each: &mut dyn FnMut(Piece, u64) -> Flow,
+) -> Flow {
+    let mut file = open(&input.path)?.content;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|error| DataError::io("read", &input.path, error))?;
     let text = match String::from_utf8(bytes) {
@@ -131,13 +139,17 @@ fn read_text(
                 break;
             }
             let content = Content::Text(document[..cut].to_owned());
-            each(Piece { content, unit: "line", number: line, is_last: false }, 0)?;
+            if each(Piece { content, unit: "line", number: line, is_last: false }, 0)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
             document = &document[cut..];
         }
         let content = Content::Text(document.to_owned());
-        each(Piece { content, unit: "line", number: line, is_last: true }, 0)?;
+        if each(Piece { content, unit: "line", number: line, is_last: true }, 0)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Each document with the number of its first line, without the line break at its end.
@@ -161,48 +173,45 @@ fn between_blank_lines(text: &str) -> Vec<(u64, &str)> {
 }
 
 /// Lines end at line feeds only; a JSON text may hold any other line separator of Unicode. Blank lines are no documents.
-fn read_lines(
-    input: &Input,
-    each: &mut dyn FnMut(Piece, u64) -> Result<(), DataError>,
-) -> Result<(), DataError> {
-    let (mut file, passed) = open(&input.path)?;
-    let mut number = 0;
-    loop {
+fn read_lines(input: &Input, each: &mut dyn FnMut(Piece, u64) -> Flow) -> Flow {
+    let Opened { content: mut file, passed } = open(&input.path)?;
+    for number in 1.. {
         let mut line = Vec::new();
         let length = file.read_until(b'\n', &mut line).map_err(|error| DataError::Document {
             path: input.path.clone(),
             unit: "line",
-            number: number + 1,
+            number,
             message: error.to_string(),
         })?;
         if length == 0 {
-            return Ok(());
+            break;
         }
-        number += 1;
-        if !line.trim_ascii().is_empty() {
-            each(
-                Piece { content: Content::JsonLine(line), unit: "line", number, is_last: true },
-                passed.get(),
-            )?;
+        let piece = Piece { content: Content::JsonLine(line), unit: "line", number, is_last: true };
+        if !piece.is_blank() && each(piece, passed.get())?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
     }
+    Ok(ControlFlow::Continue(()))
 }
 
-/// The file's content, decompressed by its ending, and the count of bytes read from disk.
-fn open(path: &Path) -> Result<(Box<dyn BufRead>, Rc<Cell<u64>>), DataError> {
+struct Opened {
+    /// Decompressed by the file's ending.
+    content: Box<dyn BufRead>,
+    /// Bytes read from disk so far.
+    passed: Rc<Cell<u64>>,
+}
+
+fn open(path: &Path) -> Result<Opened, DataError> {
     let fault = |error| DataError::io("open", path, error);
     let passed = Rc::new(Cell::new(0));
     let file = Counted { inner: File::open(path).map_err(fault)?, passed: passed.clone() };
     let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-    let reader: Box<dyn BufRead> = match ending.as_ref().and_then(|ending| ending.to_str()) {
-        Some("gz") => Box::new(BufReader::with_capacity(1 << 18, flate2::read::MultiGzDecoder::new(file))),
-        Some("zst") => Box::new(BufReader::with_capacity(
-            1 << 18,
-            zstd::stream::read::Decoder::new(file).map_err(fault)?,
-        )),
-        _ => Box::new(BufReader::with_capacity(1 << 18, file)),
+    let content: Box<dyn Read> = match ending.as_ref().and_then(|ending| ending.to_str()) {
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(fault)?),
+        _ => Box::new(file),
     };
-    Ok((reader, passed))
+    Ok(Opened { content: Box::new(BufReader::with_capacity(1 << 18, content)), passed })
 }
 
 struct Counted {
@@ -218,7 +227,7 @@ impl Read for Counted {
     }
 }
 
-/// Texts to train a tokenizer on: whole documents out of files in a fixed mixed order, until `limit` bytes are reached.
+/// Texts to train a tokenizer on, long ones in parts: out of files in a fixed mixed order, until `limit` bytes are reached.
 ///
 /// # Errors
 /// When a file cannot be read, or a document cannot and `reading` refuses that.
@@ -228,11 +237,8 @@ pub fn sample_texts(paths: &[PathBuf], reading: &Reading, limit: u64) -> Result<
     let mut total = 0;
     let order = Permutation::new((inputs.len() as u64).max(1), &[0]);
     for place in 0..inputs.len() as u64 {
-        if total >= limit {
-            break;
-        }
         let input = &inputs[order.apply(place) as usize];
-        let outcome = read(input, reading, true, &mut |piece, _| {
+        let flow = read(input, reading, true, &mut |piece, _| {
             match piece.text(&input.path, reading) {
                 Ok(text) => {
                     total += text.len() as u64;
@@ -241,11 +247,10 @@ pub fn sample_texts(paths: &[PathBuf], reading: &Reading, limit: u64) -> Result<
                 Err(error) if reading.bad == BadDocuments::Refuse => return Err(error),
                 Err(_) => {}
             }
-            // Any error ends the reading of a file; this one is told from real ones by the total.
-            if total >= limit { Err(DataError::EmptySequence) } else { Ok(()) }
-        });
-        if total < limit {
-            outcome?;
+            Ok(if total >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        if flow.is_break() {
+            break;
         }
     }
     Ok(texts)

@@ -1,11 +1,13 @@
 //! The text column of a Parquet file, row by row, without Arrow.
 
 use crate::DataError;
+use crate::documents::Flow;
 use parquet::column::reader::ColumnReader;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Rows read at a time.
@@ -15,8 +17,8 @@ const ROWS: usize = 256;
 pub(crate) fn read(
     path: &Path,
     column: &str,
-    mut each: impl FnMut(u64, Option<Vec<u8>>, u64) -> Result<(), DataError>,
-) -> Result<(), DataError> {
+    mut each: impl FnMut(u64, Option<Vec<u8>>, u64) -> Flow,
+) -> Flow {
     let fault = |error: ParquetError| DataError::Input { path: path.to_owned(), message: error.to_string() };
     let file = File::open(path).map_err(|error| DataError::io("open", path, error))?;
     let reader = SerializedFileReader::new(file).map_err(fault)?;
@@ -49,15 +51,18 @@ pub(crate) fn read(
             if rows == 0 {
                 break;
             }
+            // A column that may be null gives a level a row and values for the rows at the full level only.
+            levels.resize(rows, present);
             let mut values = values.into_iter();
-            for place in 0..rows {
+            for level in levels {
                 row += 1;
-                let is_null = present > 0 && levels[place] < present;
-                let text = if is_null { None } else { values.next().map(|value| value.data().to_vec()) };
-                each(row, text, passed)?;
+                let text = (level == present).then(|| values.next()).flatten();
+                if each(row, text.map(|value| value.data().to_vec()), passed)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
         }
         passed += u64::try_from(group.metadata().compressed_size()).unwrap_or(0);
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }

@@ -41,12 +41,12 @@ impl Permutation {
 
     fn encrypt(&self, value: u64) -> u64 {
         let (left_mask, right_mask) = (mask(self.left_bits), mask(self.right_bits));
-        let (mut left, mut right) = (value >> self.right_bits & left_mask, value & right_mask);
+        let (mut left, mut right) = ((value >> self.right_bits) & left_mask, value & right_mask);
         for round in 0..ROUNDS {
-            left ^= mix(self.key ^ mix(right << 8 | 2 * round)) & left_mask;
-            right ^= mix(self.key ^ mix(left << 8 | (2 * round + 1))) & right_mask;
+            left ^= mix(self.key ^ mix((right << 8) | (2 * round))) & left_mask;
+            right ^= mix(self.key ^ mix((left << 8) | (2 * round + 1))) & right_mask;
         }
-        left << self.right_bits | right
+        (left << self.right_bits) | right
     }
 }
 
@@ -56,9 +56,9 @@ fn mask(bits: u32) -> u64 {
 
 /// A bijection on 64-bit words in which every input bit moves every output bit (constants of MurmurHash3's variant 13).
 pub(crate) fn mix(word: u64) -> u64 {
-    let word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ word >> 31
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }
 
 #[cfg(test)]

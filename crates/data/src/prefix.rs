@@ -7,7 +7,7 @@ use crate::permutation::mix;
 pub fn prefix_length(seed: u64, sample: u64, sequence: usize) -> usize {
     let word = mix(mix(seed ^ 0x7072_6566_6978_2d6c).wrapping_add(sample));
     // The high half of the product maps 64 random bits evenly onto the range.
-    (u128::from(word) * sequence as u128 >> 64) as usize
+    ((u128::from(word) * sequence as u128) >> 64) as usize
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::documents::{Piece, read};
 use crate::inputs::{Input, find};
 use crate::tokenizer::Scratch;
 use crate::{BadDocuments, DataError, Reading, TokenType, Tokenizer, Writer};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -147,40 +148,40 @@ fn deal<'a>(
     workers: &[SyncSender<Result<Batch<'a>, DataError>>],
 ) {
     let mut turns = workers.iter().cycle();
-    // A closed channel means the writer has stopped; `false` then ends the reading.
-    let mut send = |job| turns.next().is_some_and(|worker| worker.send(job).is_ok());
+    // A closed channel means the writer has stopped.
+    let mut send = |job| match turns.next().map(|worker| worker.send(job)) {
+        Some(Ok(())) => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    };
     let mut finished = 0;
     for input in inputs {
         let mut batch = Batch { input, pieces: Vec::new(), input_bytes: finished };
-        let (mut size, mut is_closed) = (0, false);
-        let outcome = read(input, reading, is_cuttable, &mut |piece, passed| {
+        let mut size = 0;
+        let flow = read(input, reading, is_cuttable, &mut |piece, passed| {
             size += piece.size();
             batch.pieces.push(piece);
             batch.input_bytes = finished + passed.min(input.bytes);
-            if size >= BATCH {
-                let full =
-                    std::mem::replace(&mut batch, Batch { input, pieces: Vec::new(), input_bytes: finished });
-                size = 0;
-                is_closed = !send(Ok(full));
+            if size < BATCH {
+                return Ok(ControlFlow::Continue(()));
             }
-            // Any error ends the reading of a file.
-            if is_closed { Err(DataError::EmptySequence) } else { Ok(()) }
+            size = 0;
+            let next = Batch { input, pieces: Vec::new(), input_bytes: batch.input_bytes };
+            Ok(send(Ok(std::mem::replace(&mut batch, next))))
         });
         finished += input.bytes;
-        batch.input_bytes = finished;
-        let job = match outcome {
-            _ if is_closed => return,
-            Err(error) => {
-                // What was read before the fault may hold an earlier one, which is the one to report.
-                if send(Ok(batch)) {
-                    send(Err(error));
-                }
+        if matches!(flow, Ok(ControlFlow::Continue(()))) {
+            batch.input_bytes = finished;
+        }
+        // What was read before a fault may hold an earlier one, which is the one to report.
+        let is_closed = matches!(flow, Ok(ControlFlow::Break(()))) || send(Ok(batch)).is_break();
+        match flow {
+            Err(error) if !is_closed => {
+                // Nothing follows, so it does not matter whether the writer still listens.
+                let _ = send(Err(error));
                 return;
             }
-            Ok(()) => Ok(batch),
-        };
-        if !send(job) {
-            return;
+            _ if is_closed => return,
+            _ => {}
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The `.bin/.idx` pair byte by byte: golden files, round trips, and every kind of damage refused by name.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use std::fs;

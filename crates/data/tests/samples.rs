@@ -1,4 +1,5 @@
 //! The order of samples: each window of each epoch once, whatever the batch size and the stages of the blend.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};

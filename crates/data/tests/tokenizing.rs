@@ -1,4 +1,5 @@
 //! From text files to tokens: every format, every kind of bad input, the same ids as the `tokenizers` crate.
+#![allow(clippy::unwrap_used)]
 
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type};
 use parquet::file::properties::WriterProperties;

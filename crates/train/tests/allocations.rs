@@ -31,8 +31,13 @@ fn a_step_allocates_nothing_after_warm_up() {
         run.train.precision = precision;
         run.train.evaluate_every = 0;
         run.checkpoint.every = Amount::Steps(0);
-        run.train.on_spike =
-            Some(OnSpike { loss_sigma: 9.0, norm_sigma: 0.0, window: 8, action: SpikeAction::Log, limit: 99 });
+        run.train.on_spike = Some(OnSpike {
+            loss_sigma: 9.0,
+            norm_sigma: 0.0,
+            window: 8,
+            action: SpikeAction::Log,
+            limit: 99,
+        });
         run.device.threads = 2;
         let directory = folder.path().join(format!("{precision:?}"));
         let mut trainer = setup::open(&run, &directory, Start::new(Resume::Never)).unwrap();

@@ -33,7 +33,7 @@ fn curve(name: &str) {
         .map(|&loss| f32::from_le_bytes(loss))
         .collect();
 
-    let imported = triax_model::import(&folder).unwrap();
+    let imported = triax_model::hf::import(&folder).unwrap();
     let data = tempfile::tempdir().unwrap();
     let mut run = run(data.path());
     run.model = imported.model.clone();

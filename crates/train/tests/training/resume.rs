@@ -1,6 +1,6 @@
 //! Where a run was stopped cannot be seen in what it computes.
 
-use crate::setup::{Steps, device, open, run, state_bits, step_bits, tokens, text, train};
+use crate::setup::{Steps, device, open, run, state_bits, step_bits, text, tokens, train};
 use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
@@ -51,7 +51,8 @@ fn a_run_stopped_and_resumed_has_the_bits_of_one_that_was_not() {
         for log in ["metrics.jsonl", "evaluations.jsonl"] {
             let steps_of = |run: &str| -> Vec<u64> {
                 let text = fs::read_to_string(data.path().join(run).join(log)).unwrap();
-                let step = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64();
+                let step =
+                    |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64();
                 text.lines().filter_map(step).collect()
             };
             assert_eq!(steps_of("parts"), steps_of("whole"), "{log}");

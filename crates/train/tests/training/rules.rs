@@ -24,8 +24,7 @@ fn spiky(data: &Path, action: SpikeAction, limit: u32) -> Run {
     run.train.evaluate_every = 0;
     run.train.learning_rate.over = Amount::Samples(1000);
     run.checkpoint = Checkpoint { every: Amount::Steps(40), keep: 0 };
-    run.train.on_spike =
-        Some(OnSpike { loss_sigma: 6.0, norm_sigma: 0.0, window: 20, action, limit });
+    run.train.on_spike = Some(OnSpike { loss_sigma: 6.0, norm_sigma: 0.0, window: 20, action, limit });
     run
 }
 
