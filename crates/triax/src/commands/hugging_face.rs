@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use triax_data::Tokenizer;
-use triax_model::{Stage, TensorSource, declare, hf};
+use triax_model::{Stage, declare, hf};
 use triax_spec::Progress;
 use triax_spec::run::Precision;
 use triax_train::checkpoint::{DataOrder, LocalDisk, Moment, Saver, State, TensorShape};

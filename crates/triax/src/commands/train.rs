@@ -2,7 +2,7 @@
 
 use crate::arguments::{self, DeviceArguments, Train};
 use crate::console::{Progress, count, duration, json_line};
-use crate::failure::{Context, Failure, with_causes};
+use crate::failure::{Failure, with_causes};
 use crate::{files, interrupt, machine};
 use serde_json::json;
 use std::collections::VecDeque;
