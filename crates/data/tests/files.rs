@@ -272,7 +272,7 @@ fn the_fuzz_corpus_is_replayed() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn what_is_written_is_read(
         documents in prop::collection::vec(prop::collection::vec(prop::collection::vec(0u32..128, 0..40), 1..4), 0..20),

@@ -226,7 +226,7 @@ fn a_parquet_file_without_the_column_names_those_it_has() {
     let folder = Folder::new();
     let input = parquet_file(&folder, "a.parquet", &[Some("x")]);
     let reading = Reading { field: "content".into(), ..Reading::default() };
-    let error = folder.run(&[input.clone()], &reading, 1).unwrap_err().to_string();
+    let error = folder.run(std::slice::from_ref(&input), &reading, 1).unwrap_err().to_string();
     assert!(
         error.contains("no text column \"content\"; its columns are id (INT32), text (BYTE_ARRAY)"),
         "{error}"
@@ -244,7 +244,8 @@ fn the_first_bad_line_is_reported_whatever_the_threads() {
     lines.push_str("worse\n");
     let input = folder.file("a.jsonl", lines);
     for threads in [1, 2, 4] {
-        let error = folder.run(&[input.clone()], &Reading::default(), threads).unwrap_err().to_string();
+        let error =
+            folder.run(std::slice::from_ref(&input), &Reading::default(), threads).unwrap_err().to_string();
         assert!(error.contains("line 30001"), "{error}");
     }
 }
