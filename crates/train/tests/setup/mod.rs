@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 use triax_data::{TokenType, Writer};
 use triax_spec::model::*;
-use triax_spec::run::*;
-use triax_tensor::Device as _;
+use triax_spec::run::{self, *};
+use triax_tensor::Device;
+use triax_tensor::cpu::{Cpu, Kernel as CpuKernel};
 use triax_train::{Observer, Outcome, Plan, Resume, Start, StepReport, TrainError, Trainer};
 
 pub(crate) const SEQUENCE: usize = 8;
@@ -72,7 +73,7 @@ pub(crate) fn run(data: &Path) -> Run {
             precision: Precision::F32,
             seed: 11,
             sequence: SEQUENCE,
-            global_batch: GlobalBatch { start: 2, step: 1, end: 5, over: Amount::Samples(40) },
+            global_batch: GlobalBatch { start: 2, step: 2, end: 6, over: Amount::Samples(40) },
             learning_rate: LearningRate {
                 peak: 1e-2,
                 warmup: Amount::Samples(10),
@@ -90,23 +91,19 @@ pub(crate) fn run(data: &Path) -> Run {
             stop: Amount::Steps(30),
             loss_scale: LossScale { initial: 65536.0, minimum: 1.0, window: 1000, hysteresis: 2 },
             on_spike: None,
-            on_nonfinite: OnNonfinite { action: SpikeAction::Stop, limit: 0 },
+            on_nonfinite: OnNonfinite { action: SpikeAction::Stop, limit: 1 },
             evaluate_every: 10,
             evaluate_samples: 100,
         },
         layout: Layout { micro_batch: 2, recompute: Recompute::None },
         checkpoint: Checkpoint { every: Amount::Steps(4), keep: 2 },
         numerics: Numerics { tensor_shards: 8 },
-        device: Device { kind: DeviceKind::Cpu, threads: 1, kernel: Kernel::Auto },
+        device: run::Device { kind: DeviceKind::Cpu, threads: 1, kernel: Kernel::Auto },
     }
 }
 
-pub(crate) fn device(run: &Run) -> Box<dyn triax_tensor::Device> {
-    use triax_tensor::cpu::{Cpu, Kernel as Cores};
-    let _ = run;
-    let cpu = Cpu::new(run.device.threads, Cores::Auto).unwrap();
-    assert!(!cpu.describe().is_empty());
-    Box::new(cpu)
+pub(crate) fn device(run: &Run) -> Box<dyn Device> {
+    Box::new(Cpu::new(run.device.threads, CpuKernel::Auto).unwrap())
 }
 
 pub(crate) fn open(run: &Run, directory: &Path, start: Start) -> Result<Trainer, TrainError> {

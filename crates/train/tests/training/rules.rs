@@ -6,7 +6,7 @@ use crate::setup::{Steps, VOCAB, open, run, state_bits, tokens, train};
 use std::path::Path;
 use triax_spec::run::*;
 use triax_train::checkpoint::{Skipped, folder, verify};
-use triax_train::{Observer, Resume, Start, StepReport, TrainError, Trainer};
+use triax_train::{Observer, Resume, Start, StepReport, TrainError};
 
 /// 1 of 30 samples is of a source that does not count upwards.
 fn spiky(data: &Path, action: SpikeAction, limit: u32) -> Run {
@@ -168,27 +168,18 @@ fn a_rollback_without_a_checkpoint_returns_to_the_first_weights() {
     let mut run = exploding(data.path(), SpikeAction::Rollback, 1);
     run.checkpoint.every = Amount::Steps(0);
     let fresh = open(&run, &data.path().join("fresh"), Start::new(Resume::Never)).unwrap();
-    let mut trainer = open(&run, &data.path().join("run"), Start::new(Resume::Never)).unwrap();
     struct StopAfterRollback(std::sync::Arc<std::sync::atomic::AtomicBool>);
     impl Observer for StopAfterRollback {
         fn step(&mut self, step: &StepReport) {
             self.0.store(step.skipped == Some("rollback"), std::sync::atomic::Ordering::Relaxed);
         }
     }
-    drop(trainer);
-    std::fs::remove_dir_all(data.path().join("run")).unwrap();
     let start = Start::new(Resume::Never);
     let mut observer = StopAfterRollback(std::sync::Arc::clone(&start.stop));
-    trainer = open(&run, &data.path().join("run"), start).unwrap();
+    let mut trainer = open(&run, &data.path().join("run"), start).unwrap();
     trainer.train(&mut observer).unwrap();
     assert_eq!(state_bits(&trainer), state_bits(&fresh));
     assert_eq!(ranges(trainer.skipped()).pop().unwrap().1, 0, "all samples so far are left out");
-}
-
-fn f16_scales(trainer: &mut Trainer) -> Vec<StepReport> {
-    let mut steps = Steps::default();
-    trainer.train(&mut steps).unwrap();
-    steps.0
 }
 
 #[test]
@@ -197,9 +188,9 @@ fn f16_finds_a_loss_scale_that_does_not_overflow_and_trains_with_it() {
     let mut run = run(data.path());
     run.train.precision = Precision::F16;
     run.train.loss_scale = LossScale { initial: 4294967296.0, minimum: 1.0, window: 1000, hysteresis: 1 };
-    run.train.stop = Amount::Steps(60);
-    let mut trainer = open(&run, &data.path().join("run"), Start::new(Resume::Never)).unwrap();
-    let steps = f16_scales(&mut trainer);
+    run.train.stop = Amount::Steps(200);
+    run.train.learning_rate.over = Amount::Samples(1200);
+    let (trainer, steps) = train(&run, &data.path().join("run"), Resume::Never);
     let overflows = steps.iter().filter(|step| step.skipped == Some("overflow")).count();
     assert!(overflows > 2, "{overflows} overflows on the way down from 2³²");
     let last = steps.last().unwrap();
