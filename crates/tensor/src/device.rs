@@ -289,6 +289,8 @@ pub struct EmbedBackward {
 /// First pass of the fused output layer and loss: logits and what the loss needs of them.
 ///
 /// `logits = hidden · weight`, kept in act dtype; statistics are taken from the f32 values before rounding.
+/// A rank's part of the vocabulary has the bits of the whole's shards when a shard is a multiple of 48 ids
+/// (the widest column panel); otherwise sums inside a shard are grouped differently.
 #[derive(Clone, Copy, Debug)]
 pub struct CrossEntropy {
     /// act `[T, h]`.
