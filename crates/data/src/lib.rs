@@ -1,4 +1,3 @@
-#![forbid(unsafe_code)]
 //! From text to the token windows a training step reads.
 //!
 //! ```text
@@ -9,6 +8,7 @@
 //!
 //! The position in a run is one number, the count of samples drawn so far. Which tokens sample `n` holds is a
 //! pure function of `n`, the seed and the stages of the blend: nothing is built, stored or replayed.
+#![forbid(unsafe_code)]
 
 mod atomic;
 mod blend;

@@ -65,7 +65,7 @@ impl Stream {
     /// Standard normal number `index` (Box–Muller over words `2 * index`, `2 * index + 1`), in f64.
     pub fn normal(&self, index: u64) -> f64 {
         let four = self.four(index / 2);
-        let pair = if index % 2 == 0 { [four[0], four[1]] } else { [four[2], four[3]] };
+        let pair = if index.is_multiple_of(2) { [four[0], four[1]] } else { [four[2], four[3]] };
         let radius = (-2.0 * ((f64::from(pair[0]) + 0.5) / 4_294_967_296.0).ln()).sqrt();
         radius * (std::f64::consts::TAU * f64::from(pair[1]) / 4_294_967_296.0).cos()
     }

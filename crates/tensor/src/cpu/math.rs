@@ -87,7 +87,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// |r| ≤ ln 2 / 2. A NaN becomes p.
 #[inline(always)]
 fn exp_parts(x: f32) -> (f32, i32) {
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Adding and subtracting 1.5 · 2²³ rounds to an integer without a call, and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;

@@ -170,7 +170,6 @@ impl<'a, T> SharedMut<'a, T> {
     ///
     /// # Panics
     /// When the range leaves the memory.
-    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
     #[inline(always)]
     pub(crate) unsafe fn range(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);

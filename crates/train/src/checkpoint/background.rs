@@ -36,8 +36,11 @@ pub struct Saver {
     job: Arc<Job>,
     /// Holds a copy of all values; empty before the first save and during a save.
     staging: Vec<f32>,
-    running: Option<JoinHandle<(Vec<f32>, Result<Saved, CheckpointError>)>>,
+    running: Option<JoinHandle<Written>>,
 }
+
+/// What the writer gives back: the staging memory, and how it went.
+type Written = (Vec<f32>, Result<Saved, CheckpointError>);
 
 /// What all saves have in common.
 struct Job {

@@ -164,7 +164,7 @@ pub(super) fn scratch_bytes(cpu: &Cpu, shape: &AttentionShape) -> usize {
 fn check(shape: &AttentionShape, qkv: View, outs: &[View], lse: View) {
     let (tokens, cols) = (shape.tokens(), shape.out_cols());
     assert!(
-        shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0,
+        shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads),
         "{shape:?}: heads are no multiple of kv_heads"
     );
     assert_eq!((qkv.rows, qkv.cols), (tokens, shape.qkv_cols()), "{qkv:?} for {shape:?}");

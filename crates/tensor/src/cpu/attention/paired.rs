@@ -161,7 +161,7 @@ fn tile_right(tile: &[f32], to: &mut [u32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn product(left: &[u32], right: &[u32], out: &mut [f32], inner: usize, lanes: usize, accumulate: bool) {
     let rows = out.len() / lanes;
-    assert!(lanes % 16 == 0 && out.len() == rows * lanes, "{} sums in rows of {lanes}", out.len());
+    assert!(lanes.is_multiple_of(16) && out.len() == rows * lanes, "{} sums in rows of {lanes}", out.len());
     assert!(
         left.len() >= rows * inner && right.len() >= inner * lanes,
         "operands of {rows} x {inner} x {lanes}"

@@ -189,9 +189,9 @@ mod x86 {
                 for join in 1..=joins {
                     for i in 0..$rows {
                         for j in 0..$vectors {
+                            let at = (i * $vectors + j) * $lanes;
                             // SAFETY: `joins` tiles lie before `top`.
-                            let below =
-                                unsafe { $load(top.sub(join * TILE).add((i * $vectors + j) * $lanes)) };
+                            let below = unsafe { $load(top.sub(join * TILE).add(at)) };
                             acc[i][j] = $add(below, acc[i][j]);
                         }
                     }
