@@ -1,5 +1,5 @@
 //! A tiny model, tiny token files and a run over them.
-
+#![allow(clippy::unwrap_used, reason = "only tests use this module; a failed set-up fails the test")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::path::{Path, PathBuf};

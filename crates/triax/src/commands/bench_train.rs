@@ -172,7 +172,7 @@ impl Bench {
         network.pack_weights(&mut *device);
         let stream = Stream::named(1, "bench tokens");
         let count = arguments.batch * arguments.seq;
-        let token = |index: usize| (u64::from(stream.word(index as u64)) * model.vocab as u64 >> 32) as u32;
+        let token = |index: usize| ((u64::from(stream.word(index as u64)) * model.vocab as u64) >> 32) as u32;
         let tokens: Vec<u32> = (0..count).map(token).collect();
         let targets = (1..=count).map(token).collect();
         Ok(Self { device, network, moments, optimizer, table, scratch_bytes, tokens, targets })

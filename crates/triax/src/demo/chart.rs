@@ -65,7 +65,7 @@ impl Lines<'_> {
             legend -= 46.0;
         }
         for series in self.series {
-            curve(&mut svg, series, &across, &down);
+            curve(&mut svg, series, across, down);
         }
         svg + "</svg>"
     }

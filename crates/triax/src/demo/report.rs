@@ -58,11 +58,11 @@ fn header(page: &mut String, summary: &Summary, findings: &Findings) {
         ratio if ratio < 1.0 => format!("{:.0} % fewer bits than xz -9", 100.0 * (1.0 - ratio)),
         ratio => format!("{:.0} % more bits than xz -9", 100.0 * (ratio - 1.0)),
     };
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<header><div class=name>Triax demo</div><h1>From raw text to a language model in {}</h1>\
          <p class=soft>A tokenizer and a network of {} parameters were trained from nothing on {}. \
-         Text that neither has ever seen costs it {verdict}.</p></header>\n",
+         Text that neither has ever seen costs it {verdict}.</p></header>",
         duration(summary.seconds),
         count(summary.parameters as f64),
         escape(&findings.origin),
@@ -120,9 +120,9 @@ fn compression(page: &mut String, summary: &Summary) {
         );
     }
     let sum = |part: fn(&super::summary::SourceSummary) -> usize| summary.sources.iter().map(part).sum();
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<tr class=total><td>together</td><td></td><td>{}</td><td>{}</td>{}</tr></table></section>\n",
+        "<tr class=total><td>together</td><td></td><td>{}</td><td>{}</td>{}</tr></table></section>",
         bytes(sum(|source| source.training_bytes)),
         bytes(sum(|source| source.held_out_bytes)),
         cells(summary.bits_per_byte, summary.xz_bits_per_byte, summary.zstd_bits_per_byte),
@@ -153,9 +153,9 @@ fn loss(page: &mut String, findings: &Findings) {
         from_zero: false,
         series: &shown,
     };
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<section><h2>Loss</h2><p class=soft>{}</p>{}</section>\n",
+        "<section><h2>Loss</h2><p class=soft>{}</p>{}</section>",
         escape(&findings.network),
         chart.svg()
     );
@@ -188,9 +188,9 @@ fn speed(page: &mut String, summary: &Summary, findings: &Findings) {
     } else {
         String::new()
     };
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<section><h2>Speed</h2><p class=soft>{}{share} · {} of training</p>{}</section>\n",
+        "<section><h2>Speed</h2><p class=soft>{}{share} · {} of training</p>{}</section>",
         escape(&findings.machine),
         duration(summary.training_seconds),
         chart.svg()
@@ -210,20 +210,20 @@ fn memory(page: &mut String, summary: &Summary, findings: &Findings) {
     let most = summary
         .peak_rss_mb
         .map_or(String::new(), |mb| format!("; the whole process never held more than {mb:.0} MB"));
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<section><h2>Memory</h2><p class=soft>{} planned before the first step and allocated once{most}.</p>{}\
-         </section>\n",
+         </section>",
         bytes(total),
         chart.svg()
     );
 }
 
 fn run_file(page: &mut String, findings: &Findings) {
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<section><details><summary>The run file, with every default filled in</summary><pre>{}</pre></details>\
-         </section>\n",
+         </section>",
         escape(&findings.run_file)
     );
 }
