@@ -1,4 +1,4 @@
-//! Using a trained network: continue a text ([`generate`]), or ask how likely a given text is ([`score`]).
+//! Using a trained network: continue a text ([`generate()`]), or ask how likely a given text is ([`score()`]).
 //!
 //! ```text
 //!  tokens ──▶ Decode ──logits──▶ Sampler ──▶ next token ──┐

@@ -1,5 +1,7 @@
 //! Run files as people write them: the recipes, the reference page, many problems at once, writing and reading back.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use triax_spec::run::{Amount, Decay, OnSpike, Precision, SpikeAction};

@@ -1,6 +1,8 @@
 //! Checkpoint files: what is written is read back bit for bit, every kind of damage is refused by name, and a save
 //! that fails at any one file operation leaves the older checkpoint as it was.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

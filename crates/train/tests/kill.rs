@@ -3,6 +3,8 @@
 //!
 //! The test starts itself as the process that is killed: with the run's folder as argument it trains there.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 mod setup;
 
 use setup::{open, run, state_bits, step_bits, train};

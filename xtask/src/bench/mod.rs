@@ -1,5 +1,5 @@
 //! `cargo xtask bench <topic>`: our side and its opponents run in turn in one sitting; medians are kept. Each
-//! figure of [`table`] adds one line to bench/results/<topic>.jsonl, everything measured goes to
+//! figure of [`table`] adds one line to `bench/results/<topic>.jsonl`, everything measured goes to
 //! bench/results/raw/. `--summary` prints the newest line of each figure and what falls short.
 
 mod measure;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::table::Topic;
 use crate::command::{output, program};
 
-/// A line of bench/results/<topic>.jsonl.
+/// A line of `bench/results/<topic>.jsonl`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {

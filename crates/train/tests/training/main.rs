@@ -1,5 +1,7 @@
 //! Whole runs of a tiny model: resume, stop, spikes, precision, data order, and PyTorch's loss curve.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 #[path = "../setup/mod.rs"]
 mod setup;
 

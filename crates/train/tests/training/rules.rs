@@ -81,7 +81,7 @@ fn a_skipped_spike_leaves_the_weights_as_they_were_and_is_written_down() {
     assert_eq!(state.updates, 120 - spikes.len() as u64);
 
     let before = data.path().join("before");
-    let mut short = run.clone();
+    let mut short = run;
     short.train.stop = Amount::Steps(spikes[0] - 1);
     let (until, _) = train(&short, &before, Resume::Never);
     short.train.stop = Amount::Steps(spikes[0]);
