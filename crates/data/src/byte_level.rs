@@ -164,6 +164,12 @@ fn byte_characters() -> [char; 256] {
     })
 }
 
+/// The words of a text in the guise the vocabulary knows them in.
+pub(crate) fn visible_words(text: &str) -> Vec<String> {
+    let characters = byte_characters();
+    words(text).map(|word| word.bytes().map(|byte| characters[usize::from(byte)]).collect()).collect()
+}
+
 /// Not proof against crafted collisions, and need not be: the worst they do is slow down their author's own run.
 #[derive(Default)]
 pub(crate) struct MixHasher(u64);

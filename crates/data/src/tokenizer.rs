@@ -4,14 +4,14 @@
 //! back exactly. Documents are plain text: a special token spelt out in one is not taken for the token.
 
 use crate::atomic::write_file;
-use crate::byte_level::{ByteLevelBpe, WordCache};
+use crate::byte_level::{ByteLevelBpe, WordCache, visible_words};
 use crate::{DataError, Identity};
 use std::path::Path;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};
 use tokenizers::models::{ModelWrapper, TrainerWrapper};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Tokenizer as Inner};
+use tokenizers::{AddedToken, Tokenizer as Inner, Trainer};
 
 /// Ends every document in tokenizers trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -81,7 +81,14 @@ impl Tokenizer {
         let mut inner = Inner::new(model);
         inner.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
         inner.with_decoder(Some(ByteLevel::new(false, true, true)));
-        inner.train(&mut trainer, texts).map_err(|error| fault(error.to_string()))?;
+        // The crate would cut words by its pattern engine; the scanner gives the same words far sooner.
+        let trained = trainer.feed(texts, |text| Ok(visible_words(text))).and_then(|()| {
+            let mut model = inner.get_model().clone();
+            let special = trainer.train(&mut model)?;
+            inner.with_model(model);
+            inner.add_special_tokens(special)
+        });
+        trained.map_err(|error| fault(error.to_string()))?;
         let json = inner.to_string(true).map_err(|error| fault(error.to_string()))?;
         // What was trained is what will be loaded, down to the hash.
         Self::from_json(&name, json.into_bytes(), None)

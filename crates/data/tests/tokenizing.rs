@@ -70,6 +70,21 @@ fn a_trained_tokenizer_is_the_one_loaded() {
 }
 
 #[test]
+fn training_finds_the_vocabulary_the_crate_finds() {
+    use tokenizers::models::{TrainerWrapper, bpe::BPE as Model, bpe::BpeTrainer};
+    let mut inner = plain(&BPE);
+    let trainer = BpeTrainer::builder()
+        .show_progress(false)
+        .vocab_size(400)
+        .special_tokens(vec![tokenizers::AddedToken::from("<|endoftext|>", true)])
+        .initial_alphabet(tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect())
+        .build();
+    inner.with_model(Model::default());
+    inner.train(&mut TrainerWrapper::from(trainer), std::iter::repeat_n(TEXT, 3)).unwrap();
+    assert_eq!(inner.get_vocab(true), plain(&BPE).get_vocab(true));
+}
+
+#[test]
 fn impossible_tokenizers_are_refused() {
     let error = Tokenizer::train(TokenizerKind::Bpe, 256, ["a"].into_iter()).unwrap_err();
     assert!(error.to_string().contains("at least 257"), "{error}");
