@@ -1,5 +1,5 @@
 //! Dtypes, views into arenas, and the [`Device`] trait: the few dozen fused operations a transformer's
-//! training step is made of. Two devices live here, [`reference`] (slow, obviously right) and
+//! training step is made of. Two devices live here, [`mod@reference`] (slow, obviously right) and
 //! [`cpu`] (fast); a GPU is a third implementation of the same trait.
 //!
 //! Nothing here knows models, ranks or files.

@@ -9,7 +9,7 @@
 //!    finish every tile: epilogue, store
 //! ```
 //!
-//! The right operand is packed beforehand: weights once per optimizer step by [`pack`], activations here at
+//! The right operand is packed beforehand: weights once per optimizer step by [`pack()`], activations here at
 //! the start of the product. An element's sum depends on the inner dimension and the number of shards alone,
 //! never on how the outer dimensions were cut.
 

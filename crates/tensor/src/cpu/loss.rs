@@ -2,7 +2,7 @@
 //! behind while they are still f32 in L1; only rounded logits reach memory.
 //!
 //! A virtual shard of the vocabulary is cut where column panels end, so a tile leaves one pair (maximum, sum)
-//! per shard it touches; [`logits`] then joins a shard's pairs from left to right, [`join`] the shards by the tree.
+//! per shard it touches; [`logits`] then joins a shard's pairs from left to right, [`join()`] the shards by the tree.
 
 mod gradient;
 mod join;
