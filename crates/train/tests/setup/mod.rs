@@ -89,7 +89,7 @@ pub(crate) fn run(data: &Path) -> Run {
                 clip: 1.0,
             },
             stop: Amount::Steps(30),
-            loss_scale: LossScale { initial: 65536.0, minimum: 1.0, window: 1000, hysteresis: 2 },
+            loss_scale: LossScale::default(),
             on_spike: None,
             on_nonfinite: OnNonfinite { action: SpikeAction::Stop, limit: 1 },
             evaluate_every: 10,

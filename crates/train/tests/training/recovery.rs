@@ -2,10 +2,11 @@
 
 use crate::setup::{open, run, state_bits, train};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use triax_train::checkpoint::{Disk, DiskFile, LocalDisk, list, verify};
+use std::time::Duration;
+use triax_train::checkpoint::{Disk, DiskFile, LocalDisk, folder, list, verify};
 use triax_train::{Observer, Resume, Start, StepReport};
 
 /// No new file once it is full.
@@ -36,11 +37,15 @@ impl Disk for FillingDisk {
     }
 }
 
-struct FillAt(u64, Arc<AtomicBool>);
+/// Fills the disk in step 11, when the checkpoint of step 8 is there.
+struct Fill(PathBuf, Arc<AtomicBool>);
 
-impl Observer for FillAt {
+impl Observer for Fill {
     fn step(&mut self, step: &StepReport) {
-        if step.step == self.0 {
+        if step.step == 11 {
+            while !folder(&self.0, 8).exists() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             self.1.store(true, Ordering::Relaxed);
         }
     }
@@ -54,7 +59,8 @@ fn a_full_disk_ends_the_run_and_the_older_checkpoint_goes_on_later_to_the_same_b
     let directory = data.path().join("run");
     let full = Arc::new(AtomicBool::new(false));
     let start = Start { disk: Box::new(FillingDisk(Arc::clone(&full))), ..Start::new(Resume::Never) };
-    let error = open(&run, &directory, start).unwrap().train(&mut FillAt(11, full)).unwrap_err().to_string();
+    let mut fill = Fill(directory.clone(), full);
+    let error = open(&run, &directory, start).unwrap().train(&mut fill).unwrap_err().to_string();
     for part in ["step-00000012", "No space left on device", "it needs "] {
         assert!(error.contains(part), "{error}");
     }
