@@ -293,20 +293,27 @@ fn sum_row<T: Act>(
     bias_sums: &mut [f32],
 ) -> (f32, f32) {
     let (mut g_lanes, mut gx_lanes) = ([0.0f32; LANES], [0.0f32; LANES]);
-    for start in (0..x.len()).step_by(LANES) {
-        let count = (x.len() - start).min(LANES);
-        let range = start..start + count;
-        let (d_out, x, weight) = (&d_out[range.clone()], &x[range.clone()], &weight[range.clone()]);
-        let (weight_sums, bias_sums) = (&mut weight_sums[range.clone()], &mut bias_sums[range]);
-        let mut step = |i: usize| {
+    let whole = x.len() / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        let lanes = start..start + LANES;
+        let (d_out, x, weight) = (&d_out[lanes.clone()], &x[lanes.clone()], &weight[lanes.clone()]);
+        let (weight_sums, bias_sums) = (&mut weight_sums[lanes.clone()], &mut bias_sums[lanes]);
+        for i in 0..LANES {
             let (d, normal) = (d_out[i].to_f32(), (x[i].to_f32() - mean) * r);
             let g = d * weight[i];
             g_lanes[i] += g;
             gx_lanes[i] += g * normal;
             weight_sums[i] += d * normal;
             bias_sums[i] += d;
-        };
-        if count == LANES { (0..LANES).for_each(&mut step) } else { (0..count).for_each(&mut step) }
+        }
+    }
+    for i in whole..x.len() {
+        let (d, normal) = (d_out[i].to_f32(), (x[i].to_f32() - mean) * r);
+        let g = d * weight[i];
+        g_lanes[i - whole] += g;
+        gx_lanes[i - whole] += g * normal;
+        weight_sums[i] += d * normal;
+        bias_sums[i] += d;
     }
     let count = x.len() as f32;
     (g_lanes.iter().sum::<f32>() / count, gx_lanes.iter().sum::<f32>() / count)

@@ -12,7 +12,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod arena;
-mod attention;
 mod bound;
 mod elementwise;
 mod embedding;
