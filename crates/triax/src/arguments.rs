@@ -39,11 +39,11 @@ pub(crate) struct Demo {
     /// A text file or a folder of text files; by default the crates in cargo's registry
     #[arg(long)]
     pub(crate) input: Option<PathBuf>,
-    /// Where everything goes; must not hold an earlier demo unless it is the default
+    /// Where everything goes: a new folder, or one that an earlier demo made
     #[arg(long, default_value = "demo-run")]
     pub(crate) out: PathBuf,
     /// How long the whole demo may take
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 4.0, allow_negative_numbers = true)]
     pub(crate) minutes: f64,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
@@ -130,7 +130,7 @@ pub(crate) struct Generate {
     #[arg(long)]
     pub(crate) prompt: String,
     /// Divides the logits; 0 always takes the likeliest token
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, allow_negative_numbers = true)]
     pub(crate) temperature: f32,
     /// Only the K likeliest tokens; 0 for all
     #[arg(long, default_value_t = 0)]

@@ -39,6 +39,11 @@ impl Failure {
     /// Shows the failure on standard error.
     pub(crate) fn report(self) -> ExitCode {
         let code = ExitCode::from(self.code);
+        // Whole lines, so that paths and values can be searched for and copied; the terminal wraps them.
+        // Fails only where a hook is set already, and this is the only place that sets one.
+        let _ = miette::set_hook(Box::new(|_| {
+            Box::new(miette::MietteHandlerOpts::new().wrap_lines(false).build())
+        }));
         eprintln!("{:?}", miette::Report::new(self));
         code
     }
