@@ -9,6 +9,7 @@ mod failure;
 mod files;
 mod interrupt;
 mod machine;
+mod random_steps;
 mod source;
 
 use arguments::{Arguments, Bench, Command, ExportTo, ImportFrom};

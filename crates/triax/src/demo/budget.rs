@@ -4,15 +4,12 @@
 //! When that would be too few to learn anything, the next smaller network is tried.
 
 use crate::arguments::DeviceArguments;
-use crate::failure::{Context, Failure, with_causes};
+use crate::failure::Failure;
 use crate::machine;
+use crate::random_steps::{RandomSteps, median};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
-use triax_model::MicroBatch;
 use triax_spec::Run;
-use triax_tensor::philox::Stream;
-use triax_train::{Engine, Plan};
 
 /// A network of the demo.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -151,35 +148,15 @@ fn quoted(path: &Path) -> String {
     serde_json::Value::from(path.to_string_lossy()).to_string()
 }
 
-/// Seconds of a training step of this run: the median of a few, on random tokens.
+/// Seconds of a training step of this run: the median of a few.
 fn time_step(run: &Run, device: DeviceArguments) -> Result<f64, Failure> {
     const WARM_UP: usize = 2;
     const TIMED: usize = 7;
-    let failed = || "cannot time a training step".to_owned();
     let device = machine::device(device)?;
-    let plan = Plan::new(run, &*device).map_err(|error| Failure::run(with_causes(&error)))?;
-    let mut engine = Engine::allocate(plan, device).context(failed)?;
-    engine.initialise(1);
-    let stream = Stream::named(1, "calibration");
-    let count = run.layout.micro_batch * run.train.sequence;
-    let random =
-        |index: usize| ((u64::from(stream.word(index as u64)) * run.model.vocab as u64) >> 32) as u32;
-    let tokens: Vec<u32> = (0..count).map(random).collect();
-    let targets: Vec<u32> = (1..=count).map(random).collect();
-    let mut seconds = Vec::new();
-    for step in 0..WARM_UP + TIMED {
-        let begin = Instant::now();
-        let batch = MicroBatch { tokens: &tokens, targets: &targets, prefix: None, first_sample: 0 };
-        engine.begin();
-        engine.micro_batch(&batch, 1.0 / count as f32);
-        engine.end();
-        engine.update(&run.train.optimizer, 1e-4, 1.0, step as u64 + 1);
-        if step >= WARM_UP {
-            seconds.push(begin.elapsed().as_secs_f64());
-        }
-    }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds[TIMED / 2])
+    let plan = RandomSteps::plan(run, &*device)?;
+    let mut steps = RandomSteps::new(run, plan, device)?;
+    let seconds: Vec<f64> = (0..WARM_UP + TIMED).map(|_| steps.step().seconds).collect();
+    Ok(median(&seconds[WARM_UP..]))
 }
 
 #[cfg(test)]
