@@ -300,10 +300,10 @@ impl Item<'_> {
 
     /// What to bring nearer while row panel `index` runs over a segment: one cache line per unit of the next
     /// right panel, so that the first few row panels fetch all of it.
-    fn ahead(&self, panel: usize, index: usize, first_unit: usize) -> *const u8 {
+    fn ahead(&self, panel: usize, index: usize, segment: Segment) -> *const u8 {
         let lines = (self.kernel.nr() * 4).div_ceil(64);
-        let next = self.right.0.wrapping_add(((panel + 1) * self.units + first_unit) * self.kernel.nr());
-        next.cast::<u8>().wrapping_add(index.min(lines - 1) * 64 * self.units.min(SEGMENT)).cast_const()
+        let next = self.right.0.wrapping_add(((panel + 1) * self.units + segment.first) * self.kernel.nr());
+        next.cast::<u8>().wrapping_add(index.min(lines - 1) * 64 * segment.units).cast_const()
     }
 
     /// The whole inner dimension at once: unfinished tiles live on one small stack in L1.
@@ -318,7 +318,7 @@ impl Item<'_> {
                 let mut level = 0;
                 finish.prepare(row, panel * nr, mr.min(self.rows.end - row));
                 for segment in segments(self.kernel, self.inner, self.shards) {
-                    let ahead = self.ahead(panel, index, segment.first);
+                    let ahead = self.ahead(panel, index, segment);
                     // SAFETY: operands hold the segment; the stack holds at most log2(shards) + 2 levels.
                     unsafe {
                         let a = self.left_block.add((index * self.units + segment.first) * mr);
@@ -343,7 +343,7 @@ impl Item<'_> {
             self.pack_left(segment.first, segment.units);
             for (column, panel) in self.panels().enumerate() {
                 for index in 0..row_panels {
-                    let ahead = self.ahead(panel, index, segment.first);
+                    let ahead = self.ahead(panel, index, segment);
                     // SAFETY: operands hold the segment; the worker has a stack for every tile of the item.
                     unsafe {
                         let a = self.left_block.add(index * segment.units * mr);
