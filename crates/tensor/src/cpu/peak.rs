@@ -8,8 +8,10 @@ use std::time::Instant;
 
 /// Rounds of one measurement: some milliseconds.
 const ROUNDS: usize = 400_000;
-/// Measurements, of which the best counts: anything else is another process's time.
-const REPEATS: usize = 8;
+/// Measurements, of which the best counts: anything else is another process's time. Together about 0.3 s, for
+/// a system may leave new threads on one core for tens of milliseconds before it spreads them, which
+/// would halve the figure.
+const REPEATS: usize = 100;
 
 /// GFLOP/s of all workers together, for the instructions that products of `dtype` use.
 pub(super) fn measure(team: &mut Team, isa: Isa, dtype: DType) -> f64 {

@@ -147,7 +147,8 @@ impl Saver {
 }
 
 impl Drop for Saver {
-    /// A save that was begun is finished, so that leaving early loses nothing.
+    /// A save that was begun is finished, so that leaving early loses nothing. Its own failure is not told here:
+    /// who leaves early has an error to tell already, and an unfinished save leaves nothing behind.
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
             let _ = running.join();
