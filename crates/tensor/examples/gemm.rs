@@ -1,8 +1,13 @@
-//! Prints what share of the arithmetic peak each product of GPT-2's layers reaches.
+//! What virtual shards and the GELU epilogue cost a product, beside the plain one, in turn:
+//! `cargo run --release -p triax-tensor --example gemm`. Shares of the peak are `triax bench gemm`'s business.
 
 use std::time::Instant;
 use triax_tensor::cpu::{Cpu, Kernel};
-use triax_tensor::{Activation, Class, DType, Device, Epilogue, Gemm, Need, Operand, Table};
+use triax_tensor::philox::Stream;
+use triax_tensor::{Activation, Class, DType, Device, DeviceExt, Epilogue, Gemm, Need, Operand, Table};
+
+/// Turns of each product; medians count.
+const TURNS: usize = 41;
 
 fn main() {
     let mut cpu = Cpu::new(0, Kernel::Auto).expect("every machine has a kernel");
@@ -11,67 +16,44 @@ fn main() {
     for (tokens, out, inner) in [(1024, 768, 768), (1024, 3072, 768), (1024, 768, 3072), (512, 50304, 768)] {
         let mut table = Table::new();
         let x = table.add("x", Class::Activations, dtype, tokens, inner);
-        let dy = table.add("dy", Class::Activations, dtype, tokens, out);
-        let dx = table.add("dx", Class::Activations, dtype, tokens, inner);
-        let y = table.add("y", Class::Activations, dtype, tokens, out);
-        let weight = table.add("w", Class::Weights, DType::F32, out, inner);
-        let grad = table.add("g", Class::Gradients, DType::F32, out, inner);
-        let forward = table.add_packed("f", dtype, inner, out, cpu.packed_bytes(inner, out, dtype));
-        let backward = table.add_packed("b", dtype, out, inner, cpu.packed_bytes(out, inner, dtype));
-        let scratch = [(tokens, out, inner), (tokens, inner, out), (out, inner, tokens)]
-            .map(|(m, n, k)| cpu.scratch_bytes(Need::Gemm { m, n, k, dtype }));
-        cpu.allocate(table.bytes(), scratch.into_iter().max().unwrap_or(0)).expect("memory");
-        let stream = triax_tensor::philox::Stream::named(1, "x");
-        let values: Vec<half::bf16> = (0..(tokens * out.max(inner)) as u64)
-            .map(|i| half::bf16::from_f32(stream.uniform(i) - 0.5))
-            .collect();
-        cpu.upload(x, bytemuck::cast_slice(&values[..x.len()]));
-        cpu.upload(dy, bytemuck::cast_slice(&values[..dy.len()]));
-        let start = Instant::now();
+        let [y, pre] = ["y", "pre"].map(|name| table.add(name, Class::Activations, dtype, tokens, out));
+        let weight = table.add("weight", Class::Weights, DType::F32, out, inner);
+        let forward = table.add_packed("packed", dtype, inner, out, cpu.packed_bytes(inner, out, dtype));
+        let scratch = cpu.scratch_bytes(Need::Gemm { m: tokens, n: out, k: inner, dtype });
+        cpu.allocate(table.bytes(), scratch).expect("memory");
+        let stream = Stream::named(1, "x");
+        let values: Vec<half::bf16> =
+            (0..x.len() as u64).map(|i| half::bf16::from_f32(stream.uniform(i) - 0.5)).collect();
+        cpu.upload_slice(x, &values);
+        cpu.fill_normal(weight, stream, 0, 0.0, 0.02);
         cpu.pack(Operand::InnerCols(weight), forward);
-        let packed = start.elapsed();
-        cpu.pack(Operand::InnerRows(weight), backward);
-        println!(
-            "{tokens}x{out}x{inner}: packing {:.2} + {:.2} ms",
-            packed.as_secs_f64() * 1e3,
-            (start.elapsed() - packed).as_secs_f64() * 1e3
-        );
-        let plain = |left, right, out, inner_shards| Gemm {
-            left,
-            right,
-            out,
-            inner_shards,
-            accumulate: out == grad,
+        let plain = Gemm {
+            left: Operand::InnerCols(x),
+            right: Operand::Packed(forward),
+            out: y,
+            inner_shards: 1,
+            accumulate: false,
             epilogue: Epilogue::default(),
         };
-        let mut gelu = plain(Operand::InnerCols(x), Operand::Packed(forward), y, 1);
-        gelu.epilogue.activation = Activation::Gelu { pre: dy };
-        let products = [
-            ("forward", plain(Operand::InnerCols(x), Operand::Packed(forward), y, 1)),
-            ("forward, 8 shards", plain(Operand::InnerCols(x), Operand::Packed(forward), y, 8)),
-            ("forward, gelu", gelu),
-            ("input gradient, 8 shards", plain(Operand::InnerCols(dy), Operand::Packed(backward), dx, 8)),
-            ("weight gradient", plain(Operand::InnerRows(dy), Operand::InnerRows(x), grad, 1)),
-        ];
-        for (name, gemm) in products {
-            let peak = cpu.peak_gflops(dtype);
-            let times = if out > 10_000 { 5 } else { 20 };
-            let mut seconds: Vec<f64> = (0..times)
-                .map(|_| {
-                    let start = Instant::now();
-                    cpu.gemm(&gemm);
-                    start.elapsed().as_secs_f64()
-                })
-                .collect();
-            seconds.sort_by(f64::total_cmp);
-            let flops = 2.0 * (tokens * out * inner) as f64 / 1e9;
-            println!(
-                "  {name:26} median {:7.1} best {:7.1} GFLOP/s of {peak:.1}: {:.1} % / {:.1} %",
-                flops / seconds[times / 2],
-                flops / seconds[0],
-                100.0 * flops / seconds[times / 2] / peak,
-                100.0 * flops / seconds[0] / peak,
-            );
+        let sharded = Gemm { inner_shards: 8, ..plain };
+        let activation = Activation::Gelu { pre };
+        let gelu = Gemm { epilogue: Epilogue { activation, ..Epilogue::default() }, ..plain };
+        let products = [("plain", plain), ("8 shards", sharded), ("gelu", gelu)];
+        let mut seconds = [const { Vec::new() }; 3];
+        for _ in 0..TURNS {
+            for ((_, product), seconds) in products.iter().zip(&mut seconds) {
+                let start = Instant::now();
+                cpu.gemm(product);
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        let medians = seconds.map(|mut s| {
+            s.sort_by(f64::total_cmp);
+            s[TURNS / 2]
+        });
+        for ((name, _), median) in products.iter().zip(medians) {
+            let more = 100.0 * (median / medians[0] - 1.0);
+            println!("{tokens}x{out}x{inner}  {name:<9} {:8.3} ms  {more:+.1} %", 1e3 * median);
         }
     }
 }
