@@ -9,7 +9,7 @@ use triax_spec::run::Precision;
 use triax_tensor::{Class, DType, Device, Table, View};
 
 /// Tokens whose logits are held at a time.
-const LOSS_CHUNK: usize = 1024;
+const LOSS_CHUNK: usize = 512;
 
 /// A planned run on one device. `Display` is the memory table by class.
 pub struct Plan {
