@@ -72,10 +72,11 @@ impl Head {
         let chunk = options.loss_chunk.min(options.tokens());
         let norm = NormLayer::plan(builder, "norm");
         let weight = if model.tied { "embedding.tokens" } else { "head" };
-        let output = Linear::plan(builder, weight, Split::Column, chunk);
+        let output = Linear::plan_in(builder, weight, Split::Column, chunk, options.tensor_shards);
         builder.needs.push(Need::CrossEntropy {
             tokens: chunk,
             vocab: model.vocab,
+            shards: options.tensor_shards,
             hidden: model.hidden,
             dtype: options.dtype,
         });

@@ -38,6 +38,17 @@ impl Linear {
     /// Plans the layer of the parameters `{name}.weight` and, if declared, `{name}.bias` for products of
     /// up to `rows` rows.
     pub(crate) fn plan(builder: &mut Builder<'_>, name: &str, split: Split, rows: usize) -> Self {
+        Self::plan_in(builder, name, split, rows, 1)
+    }
+
+    /// As [`Linear::plan`], with outputs whose virtual shards are summed over (the vocabulary in the loss).
+    pub(crate) fn plan_in(
+        builder: &mut Builder<'_>,
+        name: &str,
+        split: Split,
+        rows: usize,
+        output_shards: usize,
+    ) -> Self {
         let parameter = builder.parameter(&format!("{name}.weight"));
         let (weight, grad) = (parameter.weight, parameter.grad);
         let bias = builder.find(&format!("{name}.bias")).map(|p| (p.weight, p.grad));
@@ -46,7 +57,7 @@ impl Linear {
             Split::Row => (weight.rows, weight.cols),
         };
         let dtype = builder.options.dtype;
-        let forward = builder.forward_copy(name, inputs, outputs);
+        let forward = builder.forward_copy(name, inputs, outputs, output_shards);
         builder.needs.push(Need::Gemm { m: rows, n: outputs, k: inputs, dtype });
         let backward = builder.options.training.then(|| {
             let (packed, pack_on_use) = builder.backward_copy(name, outputs, inputs);

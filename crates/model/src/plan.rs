@@ -191,11 +191,11 @@ impl<'a> Builder<'a> {
             .iter()
             .filter(|p| p.dims.len() == 2)
             .flat_map(|p| [(p.dims[0], p.dims[1]), (p.dims[1], p.dims[0])])
-            .map(|(inner, outer)| self.device.packed_bytes(inner, outer, self.options.dtype))
+            .map(|(inner, outer)| self.device.packed_bytes(inner, outer, 1, self.options.dtype))
             .max()
             .unwrap_or(0);
-        self.shared_backward =
-            Some(self.table.add_packed("backward copy of one weight", self.options.dtype, 0, 0, bytes));
+        let room = Packed { bytes, ..Packed::new(self.device, 0, 0, 1, self.options.dtype) };
+        self.shared_backward = Some(self.table.add_packed("backward copy of one weight", room));
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Parameter> {
@@ -207,20 +207,18 @@ impl<'a> Builder<'a> {
         self.find(name).unwrap_or_else(|| panic!("`{name}` is declared for every stage that plans it"))
     }
 
-    pub(crate) fn forward_copy(&mut self, name: &str, inner: usize, outer: usize) -> Packed {
-        let bytes = self.device.packed_bytes(inner, outer, self.options.dtype);
-        self.table.add_packed(format!("{name} forward copy"), self.options.dtype, inner, outer, bytes)
+    /// The copy for forward products, in virtual shards of what the layer puts out.
+    pub(crate) fn forward_copy(&mut self, name: &str, inner: usize, outer: usize, shards: usize) -> Packed {
+        let packed = Packed::new(self.device, inner, outer, shards, self.options.dtype);
+        self.table.add_packed(format!("{name} forward copy"), packed)
     }
 
     /// The copy for input gradients, and whether it must be packed before each use.
     pub(crate) fn backward_copy(&mut self, name: &str, inner: usize, outer: usize) -> (Packed, bool) {
-        let bytes = self.device.packed_bytes(inner, outer, self.options.dtype);
-        let dtype = self.options.dtype;
+        let packed = Packed::new(self.device, inner, outer, 1, self.options.dtype);
         match self.shared_backward {
-            Some(shared) => (Packed { offset: shared.offset, bytes, inner, outer, dtype }, true),
-            None => {
-                (self.table.add_packed(format!("{name} backward copy"), dtype, inner, outer, bytes), false)
-            }
+            Some(shared) => (Packed { offset: shared.offset, ..packed }, true),
+            None => (self.table.add_packed(format!("{name} backward copy"), packed), false),
         }
     }
 

@@ -4,7 +4,9 @@
 use std::time::Instant;
 use triax_tensor::cpu::{Cpu, Kernel};
 use triax_tensor::philox::Stream;
-use triax_tensor::{Activation, Class, DType, Device, DeviceExt, Epilogue, Gemm, Need, Operand, Table};
+use triax_tensor::{
+    Activation, Class, DType, Device, DeviceExt, Epilogue, Gemm, Need, Operand, Packed, Table,
+};
 
 /// Turns of each product; medians count.
 const TURNS: usize = 41;
@@ -18,7 +20,7 @@ fn main() {
         let x = table.add("x", Class::Activations, dtype, tokens, inner);
         let [y, pre] = ["y", "pre"].map(|name| table.add(name, Class::Activations, dtype, tokens, out));
         let weight = table.add("weight", Class::Weights, DType::F32, out, inner);
-        let forward = table.add_packed("packed", dtype, inner, out, cpu.packed_bytes(inner, out, dtype));
+        let forward = table.add_packed("packed", Packed::new(&cpu, inner, out, 1, dtype));
         let scratch = cpu.scratch_bytes(Need::Gemm { m: tokens, n: out, k: inner, dtype });
         cpu.allocate(table.bytes(), scratch).expect("memory");
         let stream = Stream::named(1, "x");

@@ -8,6 +8,9 @@
 //! Activations are bf16, f16 or f32 ("act"); all arithmetic is f32 (the `reference` device: f64), rounded
 //! once when an act buffer is written. Sums that a parallel layout may split are made in virtual shards,
 //! see [`crate::shard_range`].
+//!
+//! A slice computes the slice: columns of a product, heads, rows of a table or ids of the vocabulary have the
+//! bits that they have in the whole, whatever else is computed beside them.
 
 use crate::{DType, Packed, View, philox::Stream};
 
@@ -289,13 +292,12 @@ pub struct EmbedBackward {
 /// First pass of the fused output layer and loss: logits and what the loss needs of them.
 ///
 /// `logits = hidden · weight`, kept in act dtype; statistics are taken from the f32 values before rounding.
-/// A rank's part of the vocabulary has the bits of the whole's shards when a shard is a multiple of 48 ids
-/// (the widest column panel); otherwise sums inside a shard are grouped differently.
+/// Shards are those of [`crate::even_shard_range`]; a rank that holds some of them has the bits of the whole's.
 #[derive(Clone, Copy, Debug)]
 pub struct CrossEntropy {
     /// act `[T, h]`.
     pub hidden: View,
-    /// inner = h, outer = the rank's part of the vocabulary.
+    /// inner = h, outer = the rank's part of the vocabulary; packed in `S` outer shards if packed.
     pub weight: Operand,
     /// act `[T, V]`.
     pub logits: View,
@@ -371,6 +373,7 @@ pub enum Need {
     CrossEntropy {
         tokens: usize,
         vocab: usize,
+        shards: usize,
         hidden: usize,
         dtype: DType,
     },
@@ -404,8 +407,8 @@ pub trait Device: Send {
     fn allocate(&mut self, bytes: usize, scratch_bytes: usize) -> Result<(), OutOfMemory>;
     /// Scratch memory an operation of this size needs; allocate the largest.
     fn scratch_bytes(&self, need: Need) -> usize;
-    /// Size of a packed operand.
-    fn packed_bytes(&self, inner: usize, outer: usize, dtype: DType) -> usize;
+    /// Size of an operand packed in `outer_shards`.
+    fn packed_bytes(&self, inner: usize, outer: usize, outer_shards: usize, dtype: DType) -> usize;
 
     /// Copies host bytes into a view; lengths must match.
     fn upload(&mut self, to: View, bytes: &[u8]);

@@ -16,6 +16,6 @@ pub mod reference;
 
 pub use device::*;
 pub use dtype::DType;
-pub use shards::{join_order, shard_range};
+pub use shards::{even_shard_range, join_order, shard_range};
 pub use table::{Class, Entry, Table};
 pub use view::{Packed, View};

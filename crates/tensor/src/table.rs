@@ -74,17 +74,11 @@ impl Table {
         View { offset, rows, cols, dtype }
     }
 
-    /// Adds a buffer for a packed operand of `bytes` (see [`crate::Device::packed_bytes`]).
-    pub fn add_packed(
-        &mut self,
-        name: impl Into<String>,
-        dtype: DType,
-        inner: usize,
-        outer: usize,
-        bytes: usize,
-    ) -> Packed {
-        let offset = self.reserve(name.into(), Class::PackedWeights, bytes);
-        Packed { offset, bytes, inner, outer, dtype }
+    /// Adds a buffer for a packed operand; its offset is set here, its bytes are the device's
+    /// ([`crate::Device::packed_bytes`]).
+    pub fn add_packed(&mut self, name: impl Into<String>, packed: Packed) -> Packed {
+        let offset = self.reserve(name.into(), Class::PackedWeights, packed.bytes);
+        Packed { offset, ..packed }
     }
 
     fn reserve(&mut self, name: String, class: Class, bytes: usize) -> usize {

@@ -1,6 +1,6 @@
 //! Handles of device memory: plain numbers, copied freely, resolved by the device that owns the arena.
 
-use crate::DType;
+use crate::{DType, Device};
 
 /// A dense row-major matrix `[rows, cols]` in a device's arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,12 +61,23 @@ impl View {
 }
 
 /// A matrix packed by the device as the right operand of products: `inner` is the dimension that is
-/// summed over, `outer` the one that stays. The layout inside is the device's own.
+/// summed over, `outer` the one that stays. The layout inside is the device's own, but a device may begin
+/// anew at the border of each of `outer_shards` virtual shards of the outer dimension
+/// ([`crate::even_shard_range`]); 1 where nothing is summed over them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packed {
     pub offset: usize,
     pub bytes: usize,
     pub inner: usize,
     pub outer: usize,
+    pub outer_shards: usize,
     pub dtype: DType,
+}
+
+impl Packed {
+    /// An operand of the device's size for it, not yet placed in an arena.
+    pub fn new(device: &dyn Device, inner: usize, outer: usize, outer_shards: usize, dtype: DType) -> Self {
+        let bytes = device.packed_bytes(inner, outer, outer_shards, dtype);
+        Self { offset: 0, bytes, inner, outer, outer_shards, dtype }
+    }
 }

@@ -10,31 +10,35 @@
 //! ```
 //!
 //! The right operand is packed beforehand: weights once per optimizer step by [`pack()`], activations here at
-//! the start of the product. An element's sum depends on the inner dimension and the number of shards alone,
-//! never on how the outer dimensions were cut.
+//! the start of the product. An element's sum depends on how its own virtual shards of the inner dimension are
+//! cut, never on what the outer dimensions hold beside it or how many shards there are.
 
 mod epilogue;
 mod microkernel;
 mod pack;
+mod panels;
 
 use epilogue::Store;
 pub(super) use epilogue::{Finish, Tile};
 pub(super) use microkernel::Microkernel;
+pub(super) use panels::Panels;
 
 use super::Cpu;
 use super::isa::Isa;
 use super::math::Act;
 use super::memory::{Block, overlap};
 use super::team::Team;
-use crate::{DType, Gemm, Operand, Packed, View, join_order, shard_range};
+use crate::{DType, Gemm, Operand, Packed, View, even_shard_range, join_order};
 use half::{bf16, f16};
 use microkernel::MAX_TILE;
-use pack::{Part, Source, panel, panels};
+use pack::{Part, Source, panel};
 use std::ops::Range;
 
 /// Units of the inner dimension up to which a tile runs through all of it at once.
 const SHORT_INNER: usize = 2048;
-/// Units of one segment when the inner dimension is longer.
+/// Units up to which a virtual shard is one segment, and units of its segments when it is longer. Nothing but the
+/// shard's own length may decide, or a rank that holds it alone would sum it differently.
+const WHOLE_SHARD: usize = 1024;
 const SEGMENT: usize = 512;
 /// Units of the left block that a worker keeps in its L2 cache.
 const LEFT_UNITS: usize = 65_536;
@@ -48,30 +52,35 @@ const LEFT_BYTES: usize = 4 * (SHORT_INNER * 40 + LEFT_UNITS);
 /// Bytes of a worker's unfinished tiles; the last row panel may stick out.
 const STACK_BYTES: usize = 4 * MAX_LEVELS * (LONG_ROWS + 8) * LONG_COLS;
 
-pub(super) fn packed_bytes(isa: Isa, inner: usize, outer: usize, dtype: DType) -> usize {
+pub(super) fn packed_bytes(isa: Isa, inner: usize, outer: usize, shards: usize, dtype: DType) -> usize {
     let kernel = Microkernel::new(isa, dtype);
-    4 * kernel.units(inner) * outer.next_multiple_of(kernel.nr())
+    4 * kernel.units(inner) * Panels::new(outer, shards, kernel.nr()).count() * kernel.nr()
 }
 
-pub(super) fn scratch_bytes(cpu: &Cpu, _m: usize, n: usize, k: usize, dtype: DType) -> usize {
-    packed_bytes(cpu.isa, k, n, dtype).next_multiple_of(64) + cpu.threads() * (LEFT_BYTES + STACK_BYTES)
+/// For a product whose right operand, if it is a view, is packed in `shards` outer shards.
+pub(super) fn scratch_bytes(cpu: &Cpu, n: usize, shards: usize, k: usize, dtype: DType) -> usize {
+    packed_bytes(cpu.isa, k, n, shards, dtype).next_multiple_of(64)
+        + cpu.threads() * (LEFT_BYTES + STACK_BYTES)
 }
 
 pub(super) fn pack(cpu: &mut Cpu, from: Operand, to: Packed) {
     assert_eq!((from.inner(), from.outer()), (to.inner, to.outer), "packing {from:?} into {to:?}");
-    assert_eq!(to.bytes, packed_bytes(cpu.isa, to.inner, to.outer, to.dtype), "size of {to:?}");
+    let bytes = packed_bytes(cpu.isa, to.inner, to.outer, to.outer_shards, to.dtype);
+    assert_eq!(to.bytes, bytes, "size of {to:?}");
     let kernel = Microkernel::new(cpu.isa, to.dtype);
     let source = Source { rounded: to.dtype, ..source(&cpu.arena, from) };
     let units = Units(cpu.arena.packed(to));
-    pack_panels(&mut cpu.team, kernel, &source, units);
+    pack_panels(&mut cpu.team, kernel, &source, to.outer_shards, units);
 }
 
-/// Packs a whole operand, panel by panel.
-fn pack_panels(team: &mut Team, kernel: Microkernel, source: &Source, to: Units) {
+/// Packs a whole operand, panel by panel. A short panel's room behind its last column holds what comes next in
+/// the matrix, or zeros; nobody reads what a tile makes of it.
+fn pack_panels(team: &mut Team, kernel: Microkernel, source: &Source, shards: usize, to: Units) {
     let units = kernel.units(source.inner);
     let width = kernel.nr();
-    team.run(source.outer.div_ceil(width), &|_, index| {
-        let part = Part { first_outer: index * width, first_unit: 0, units, width };
+    let panels = Panels::new(source.outer, shards, width);
+    team.run(panels.count(), &|_, index| {
+        let part = Part { first_outer: panels.columns(index).start, first_unit: 0, units, width };
         // SAFETY: panels are disjoint parts of the packed operand, which holds `units · width` for each.
         unsafe { panel(kernel, source, part, to.at(index * units * width)) };
     });
@@ -135,7 +144,8 @@ fn store<T: Act, O: Act>(cpu: &mut Cpu, gemm: &Gemm) {
     let Cpu { team, isa, arena, scratch } = cpu;
     let place = Place { team, isa: *isa, arena, scratch };
     let finish = Store::<T, O>::new(arena, gemm);
-    product(place, gemm.left, gemm.right, gemm.inner_shards, &finish);
+    let outer_shards = if let Operand::Packed(packed) = gemm.right { packed.outer_shards } else { 1 };
+    product(place, gemm.left, gemm.right, Shards { inner: gemm.inner_shards, outer: outer_shards }, &finish);
 }
 
 /// Where a product runs: the device, taken apart so that a finish can hold views of the arena.
@@ -154,14 +164,12 @@ struct Segment {
     joins: usize,
 }
 
-/// The segments of an inner dimension, in order. Shards are cut at even elements, so that a pair of bf16
-/// never straddles two.
+/// The segments of an inner dimension, in order.
 fn segments(kernel: Microkernel, inner: usize, shards: usize) -> impl Iterator<Item = Segment> {
-    let limit = if kernel.units(inner) <= SHORT_INNER { SHORT_INNER } else { SEGMENT };
     (0..shards).flat_map(move |shard| {
-        let pairs = shard_range(inner.div_ceil(2), shards, shard);
-        let (start, end) = ((2 * pairs.start).min(inner), (2 * pairs.end).min(inner));
-        let (start, end) = (start / kernel.group(), kernel.units(end));
+        let elements = even_shard_range(inner, shards, shard);
+        let (start, end) = (elements.start / kernel.group(), kernel.units(elements.end));
+        let limit = if end - start <= WHOLE_SHARD { WHOLE_SHARD } else { SEGMENT };
         let blocks = (end - start).div_ceil(limit).max(1);
         (0..blocks).map(move |block| {
             let first = start + block * limit;
@@ -172,12 +180,21 @@ fn segments(kernel: Microkernel, inner: usize, shards: usize) -> impl Iterator<I
     })
 }
 
+/// Virtual shards of a product.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shards {
+    /// Of the sums.
+    pub(super) inner: usize,
+    /// Of the columns; panels begin at their borders. A packed operand was packed in as many.
+    pub(super) outer: usize,
+}
+
 /// Runs `left · right`, handing every finished tile to `finish`.
-pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: usize, finish: &impl Finish) {
+pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: Shards, finish: &impl Finish) {
     let (m, n, inner) = (left.outer(), right.outer(), left.inner());
     assert_eq!(inner, right.inner(), "inner dimensions of {left:?} and {right:?}");
     assert_eq!(left.dtype(), right.dtype(), "dtypes of {left:?} and {right:?}");
-    assert!((1..=64).contains(&shards), "a sum is made in 1 to 64 shards, not {shards}");
+    assert!((1..=64).contains(&shards.inner), "a sum is made in 1 to 64 shards, not {}", shards.inner);
     let Place { team, isa, arena, scratch } = place;
     let kernel = Microkernel::new(isa, left.dtype());
     let left = source(arena, left);
@@ -187,22 +204,26 @@ pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: u
     let workers_bytes = threads * (LEFT_BYTES + STACK_BYTES);
     let (right, own) = match right {
         Operand::Packed(packed) => {
-            assert_eq!(packed.bytes, packed_bytes(isa, inner, n, packed.dtype), "size of {packed:?}");
+            assert_eq!(packed.outer_shards, shards.outer, "outer shards of {packed:?}");
+            let bytes = packed_bytes(isa, inner, n, shards.outer, packed.dtype);
+            assert_eq!(packed.bytes, bytes, "size of {packed:?}");
             (Units(arena.packed(packed)), 0)
         }
         view => {
-            let bytes = packed_bytes(isa, inner, n, view.dtype()).next_multiple_of(64);
+            let bytes = packed_bytes(isa, inner, n, shards.outer, view.dtype()).next_multiple_of(64);
             let source = source(arena, view);
             let units = Units(scratch.pointer(workers_bytes, bytes).cast());
-            pack_panels(team, kernel, &source, units);
+            pack_panels(team, kernel, &source, shards.outer, units);
             (units, bytes)
         }
     };
     // Both the workers' part and the packed operand were asked for by `scratch_bytes`.
     let workers = Units(scratch.pointer(0, workers_bytes + own).cast());
 
-    let plan = Cut::new(kernel, m, n, units, shards, threads);
-    team.run(plan.row_blocks * plan.col_blocks, &|worker, item| {
+    let panels = Panels::new(n, shards.outer, kernel.nr());
+    let count = panels.count();
+    let plan = Cut::new(kernel, m, count, units, shards.inner, threads);
+    team.run(plan.row_blocks * plan.panel_blocks, &|worker, item| {
         // SAFETY: every worker has its own part of the scratch memory.
         let own = unsafe { workers.at(worker * (LEFT_BYTES + STACK_BYTES) / 4) };
         let item = Item {
@@ -211,9 +232,10 @@ pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: u
             right,
             units,
             inner,
-            shards,
-            rows: block(m, plan.rows, item / plan.col_blocks),
-            cols: block(n, plan.cols, item % plan.col_blocks),
+            shards: shards.inner,
+            columns: panels,
+            rows: block(m, plan.rows, item / plan.panel_blocks),
+            panels: block(count, plan.panels, item % plan.panel_blocks),
             left_block: own,
             // SAFETY: the stacks lie behind the left block in the worker's part.
             stacks: unsafe { own.add(LEFT_BYTES / 4).cast() },
@@ -229,13 +251,20 @@ fn block(len: usize, size: usize, index: usize) -> Range<usize> {
 /// How the outer dimensions are cut into items.
 struct Cut {
     rows: usize,
-    cols: usize,
+    panels: usize,
     row_blocks: usize,
-    col_blocks: usize,
+    panel_blocks: usize,
 }
 
 impl Cut {
-    fn new(kernel: Microkernel, m: usize, n: usize, units: usize, shards: usize, threads: usize) -> Self {
+    fn new(
+        kernel: Microkernel,
+        m: usize,
+        panels: usize,
+        units: usize,
+        shards: usize,
+        threads: usize,
+    ) -> Self {
         let (mr, nr) = (kernel.mr(), kernel.nr());
         let long = units > SHORT_INNER;
         let most_rows = if long { LONG_ROWS } else { (LEFT_UNITS / units.max(1)).clamp(32, 192) };
@@ -245,7 +274,6 @@ impl Cut {
         debug_assert!(levels <= MAX_LEVELS && rows <= most_rows + mr);
         // Enough items for every worker to stay busy, but wide enough to repay packing the left block.
         let wanted = (6 * threads).div_ceil(row_blocks.max(1)).max(1);
-        let panels = n.div_ceil(nr);
         let least = (384 / nr).min(panels);
         let mut per_item = panels.div_ceil(wanted).max(least).max(1);
         if m <= 2 * mr {
@@ -255,8 +283,7 @@ impl Cut {
         if long {
             per_item = per_item.min(LONG_COLS / nr);
         }
-        let cols = per_item * nr;
-        Self { rows, cols, row_blocks, col_blocks: n.div_ceil(cols) }
+        Self { rows, panels: per_item, row_blocks, panel_blocks: panels.div_ceil(per_item) }
     }
 }
 
@@ -268,25 +295,22 @@ struct Item<'a> {
     units: usize,
     inner: usize,
     shards: usize,
+    columns: Panels,
     rows: Range<usize>,
-    cols: Range<usize>,
+    /// Right panels.
+    panels: Range<usize>,
     left_block: *mut u32,
     stacks: *mut f32,
 }
 
 impl Item<'_> {
-    fn panels(&self) -> Range<usize> {
-        let nr = self.kernel.nr();
-        self.cols.start / nr..self.cols.end.div_ceil(nr)
-    }
-
     /// Packs units `first..first + units` of the item's rows.
     fn pack_left(&self, first_unit: usize, units: usize) {
         let mr = self.kernel.mr();
         debug_assert!(self.rows.len().next_multiple_of(mr) * units * 4 <= LEFT_BYTES);
         let part = Part { first_outer: self.rows.start, first_unit, units, width: mr };
         // SAFETY: the worker's left block has room for the item's rows (asserted above).
-        unsafe { panels(self.kernel, self.left, part, self.rows.len().div_ceil(mr), self.left_block) };
+        unsafe { pack::panels(self.kernel, self.left, part, self.rows.len().div_ceil(mr), self.left_block) };
     }
 
     /// A right panel at a unit.
@@ -313,10 +337,11 @@ impl Item<'_> {
         let mut stack = [const { TileMemory([0.0; MAX_TILE]) }; MAX_LEVELS];
         let stack = stack.as_mut_ptr().cast::<f32>();
         self.pack_left(0, self.units);
-        for panel in self.panels() {
+        for panel in self.panels.clone() {
+            let cols = self.columns.columns(panel);
             for (index, row) in self.rows.clone().step_by(mr).enumerate() {
                 let mut level = 0;
-                finish.prepare(row, panel * nr, mr.min(self.rows.end - row));
+                finish.prepare(row, cols.start, mr.min(self.rows.end - row));
                 for segment in segments(self.kernel, self.inner, self.shards) {
                     let ahead = self.ahead(panel, index, segment);
                     // SAFETY: operands hold the segment; the stack holds at most log2(shards) + 2 levels.
@@ -327,7 +352,7 @@ impl Item<'_> {
                     }
                     level = level + 1 - segment.joins;
                 }
-                self.finish_tile(isa, finish, stack, row, panel);
+                self.finish_tile(isa, finish, stack, row, panel, cols.clone());
             }
         }
     }
@@ -341,7 +366,7 @@ impl Item<'_> {
         let mut level = 0;
         for segment in segments(self.kernel, self.inner, self.shards) {
             self.pack_left(segment.first, segment.units);
-            for (column, panel) in self.panels().enumerate() {
+            for (column, panel) in self.panels.clone().enumerate() {
                 for index in 0..row_panels {
                     let ahead = self.ahead(panel, index, segment);
                     // SAFETY: operands hold the segment; the worker has a stack for every tile of the item.
@@ -355,27 +380,35 @@ impl Item<'_> {
             }
             level = level + 1 - segment.joins;
         }
-        for (column, panel) in self.panels().enumerate() {
+        for (column, panel) in self.panels.clone().enumerate() {
             for (index, row) in self.rows.clone().step_by(mr).enumerate() {
                 // SAFETY: this tile's own stack.
                 let stack = unsafe { self.stacks.add((column * row_panels + index) * stack_len) };
-                self.finish_tile(isa, finish, stack, row, panel);
+                self.finish_tile(isa, finish, stack, row, panel, self.columns.columns(panel));
             }
         }
     }
 
-    fn finish_tile(&self, isa: Isa, finish: &impl Finish, values: *mut f32, row: usize, panel: usize) {
+    fn finish_tile(
+        &self,
+        isa: Isa,
+        finish: &impl Finish,
+        values: *mut f32,
+        row: usize,
+        panel: usize,
+        cols: Range<usize>,
+    ) {
         let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
         // SAFETY: one finished tile, written by the kernel.
         let values = unsafe { std::slice::from_raw_parts_mut(values, mr * nr) };
-        let col = panel * nr;
         let tile = Tile {
             values,
             stride: nr,
             row,
             rows: mr.min(self.rows.end - row),
-            col,
-            cols: nr.min(self.cols.end - col),
+            panel,
+            col: cols.start,
+            cols: cols.len(),
         };
         isa.vectorize(
             #[inline(always)]
@@ -393,12 +426,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn segments_of_a_part_are_those_of_the_whole() {
+        for kernel in [
+            Microkernel::new(Isa::choose(super::super::Kernel::Auto).expect("one"), DType::Bf16),
+            Microkernel::Portable,
+        ] {
+            for inner in [5, 769, 3071, 8200, 12_288, 16_400, 50_257] {
+                let whole: Vec<usize> = segments(kernel, inner, 8).map(|segment| segment.units).collect();
+                for ranks in [2, 4, 8] {
+                    let parts = (0..ranks).map(|rank| even_shard_range(inner, ranks, rank).len());
+                    let units = parts.flat_map(|part| segments(kernel, part, 8 / ranks)).map(|s| s.units);
+                    assert!(units.eq(whole.iter().copied()), "{kernel:?} {inner} over {ranks} ranks");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn segments_cover_the_inner_dimension_and_join_into_one_sum() {
         for kernel in [
             Microkernel::new(Isa::choose(super::super::Kernel::Auto).expect("one"), DType::Bf16),
             Microkernel::Portable,
         ] {
-            for inner in [1, 2, 3, 15, 16, 17, 768, 3071, 4097, 50_304] {
+            for inner in [1, 2, 3, 15, 16, 17, 768, 3071, 4097, 8200, 50_304] {
                 for shards in [1, 2, 3, 8, 64] {
                     let (mut next, mut level, mut highest) = (0, 0, 0);
                     for segment in segments(kernel, inner, shards) {

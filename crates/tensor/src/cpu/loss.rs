@@ -1,8 +1,8 @@
 //! The output layer and cross-entropy, fused: the product's tiles leave their maxima and exponential sums
 //! behind while they are still f32 in L1; only rounded logits reach memory.
 //!
-//! A virtual shard of the vocabulary is cut where column panels end, so a tile leaves one pair (maximum, sum)
-//! per shard it touches; [`logits`] then joins a shard's pairs from left to right, [`join()`] the shards by the tree.
+//! Column panels begin at the borders of the vocabulary's virtual shards, so a row of a tile leaves one pair
+//! (maximum, sum); [`logits`] then joins a shard's pairs from left to right, [`join()`] the shards by the tree.
 
 mod gradient;
 mod join;
@@ -11,28 +11,33 @@ pub(super) use gradient::gradient;
 pub(super) use join::join;
 
 use super::Cpu;
-use super::gemm::{self, Finish, Microkernel, Place, Tile, product};
+use super::gemm::{self, Finish, Microkernel, Panels, Place, Shards, Tile, product};
 use super::math::{self, Act};
 use super::memory::SharedMut;
-use crate::{CrossEntropy, DType, IGNORE, shard_range};
+use crate::{CrossEntropy, DType, IGNORE};
 use half::{bf16, f16};
 
 /// Most virtual shards of a vocabulary part.
 const MAX_SHARDS: usize = 64;
 
-/// Pairs of one row: one for every piece between panel and shard borders.
-const fn most_pieces(kernel: Microkernel, vocab: usize) -> usize {
-    vocab.div_ceil(kernel.nr()) + MAX_SHARDS
+/// Panels of a vocabulary cut into shards: each leaves a pair for every row.
+fn panels(cpu: &Cpu, (vocab, shards): (usize, usize), dtype: DType) -> Panels {
+    Panels::new(vocab, shards, Microkernel::new(cpu.isa, dtype).nr())
 }
 
 /// Offset of the pairs in the scratch memory: behind what the product itself needs.
-fn pairs_offset(cpu: &Cpu, tokens: usize, vocab: usize, hidden: usize, dtype: DType) -> usize {
-    gemm::scratch_bytes(cpu, tokens, vocab, hidden, dtype).next_multiple_of(64)
+fn pairs_offset(cpu: &Cpu, (vocab, shards): (usize, usize), hidden: usize, dtype: DType) -> usize {
+    gemm::scratch_bytes(cpu, vocab, shards, hidden, dtype).next_multiple_of(64)
 }
 
-pub(super) fn scratch_bytes(cpu: &Cpu, tokens: usize, vocab: usize, hidden: usize, dtype: DType) -> usize {
-    let kernel = Microkernel::new(cpu.isa, dtype);
-    pairs_offset(cpu, tokens, vocab, hidden, dtype) + tokens * most_pieces(kernel, vocab) * 8
+pub(super) fn scratch_bytes(
+    cpu: &Cpu,
+    tokens: usize,
+    sharded: (usize, usize),
+    hidden: usize,
+    dtype: DType,
+) -> usize {
+    pairs_offset(cpu, sharded, hidden, dtype) + tokens * panels(cpu, sharded, dtype).count() * 8
 }
 
 pub(super) fn logits(cpu: &mut Cpu, op: &CrossEntropy) {
@@ -55,9 +60,10 @@ fn typed<T: Act>(cpu: &mut Cpu, op: &CrossEntropy) {
     gemm::check_disjoint(op.logits, crate::Operand::InnerCols(op.hidden));
 
     let dtype = op.hidden.dtype;
-    let pieces = Pieces::new(Microkernel::new(cpu.isa, dtype), vocab, shards);
-    let offset = pairs_offset(cpu, tokens, vocab, op.hidden.cols, dtype);
-    let needed = scratch_bytes(cpu, tokens, vocab, op.hidden.cols, dtype);
+    let panels = panels(cpu, (vocab, shards), dtype);
+    let count = panels.count();
+    let offset = pairs_offset(cpu, (vocab, shards), op.hidden.cols, dtype);
+    let needed = scratch_bytes(cpu, tokens, (vocab, shards), op.hidden.cols, dtype);
     assert!(
         cpu.scratch.bytes() >= needed,
         "scratch memory of {} bytes, {needed} needed",
@@ -68,12 +74,8 @@ fn typed<T: Act>(cpu: &mut Cpu, op: &CrossEntropy) {
     // SAFETY: the logits, statistics and target logits are written by this operation alone (views checked
     // above), and the pairs lie behind the product's own scratch memory.
     let (values, targets, target_logits, statistics, pairs) = unsafe {
-        let pairs = scratch.shared::<f32>(crate::View {
-            offset,
-            rows: tokens,
-            cols: 2 * pieces.count,
-            dtype: DType::F32,
-        });
+        let pairs =
+            scratch.shared::<f32>(crate::View { offset, rows: tokens, cols: 2 * count, dtype: DType::F32 });
         (
             arena.shared::<T>(op.logits),
             arena.slice::<u32>(op.targets),
@@ -84,69 +86,42 @@ fn typed<T: Act>(cpu: &mut Cpu, op: &CrossEntropy) {
     };
     // SAFETY: nobody else holds the target logits yet.
     unsafe { target_logits.range(0..tokens) }.fill(0.0);
-    let finish =
-        Statistics { logits: values, vocab, targets, first: op.vocab_start, target_logits, pairs, pieces };
+    let finish = Statistics {
+        logits: values,
+        vocab,
+        targets,
+        first: op.vocab_start,
+        target_logits,
+        pairs,
+        panels: count,
+    };
     let place = Place { team, isa: *isa, arena, scratch };
-    product(place, crate::Operand::InnerCols(op.hidden), op.weight, 1, &finish);
+    let left = crate::Operand::InnerCols(op.hidden);
+    product(place, left, op.weight, Shards { inner: 1, outer: shards }, &finish);
 
     let isa = *isa;
     team.ranges(tokens, 16, &|rows| {
         for row in rows {
             // SAFETY: this row's statistics and pairs; all tiles are finished.
             let (to, from) = unsafe {
-                let from = pairs.range(row * 2 * pieces.count..(row + 1) * 2 * pieces.count);
+                let from = pairs.range(row * 2 * count..(row + 1) * 2 * count);
                 (statistics.range(row * 2 * shards..(row + 1) * 2 * shards), &*from)
             };
             isa.vectorize(
                 #[inline(always)]
-                || join_pieces(pieces, from, to),
+                || join_panels(panels, from, to),
             );
         }
     });
 }
 
-/// How a vocabulary is cut into pieces by panel borders and shard borders.
-#[derive(Clone, Copy)]
-struct Pieces {
-    panel: usize,
-    vocab: usize,
-    shards: usize,
-    count: usize,
-}
-
-impl Pieces {
-    fn new(kernel: Microkernel, vocab: usize, shards: usize) -> Self {
-        let panel = kernel.nr();
-        Self { panel, vocab, shards, count: vocab.div_ceil(panel) + shards }
-    }
-
-    /// The shard of a column.
-    #[inline(always)]
-    fn shard(&self, col: usize) -> usize {
-        // The inverse of `shard_range`: the last shard that starts at or before the column.
-        ((col + 1) * self.shards).div_ceil(self.vocab).saturating_sub(1).min(self.shards - 1)
-    }
-
-    /// The piece a column lies in. Empty shards own a piece that nothing writes.
-    #[inline(always)]
-    fn piece(&self, col: usize) -> usize {
-        col / self.panel + self.shard(col)
-    }
-}
-
-/// Joins a row's pieces, shard by shard, from left to right.
+/// Joins a row's panels, shard by shard, from left to right.
 #[inline(always)]
-fn join_pieces(pieces: Pieces, from: &[f32], to: &mut [f32]) {
-    for shard in 0..pieces.shards {
-        let cols = shard_range(pieces.vocab, pieces.shards, shard);
-        let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
-        if !cols.is_empty() {
-            let range = pieces.piece(cols.start)..=pieces.piece(cols.end - 1);
-            max = range.clone().fold(f32::NEG_INFINITY, |max, piece| larger(max, from[2 * piece]));
-            sum = range.fold(0.0, |sum, piece| sum + from[2 * piece + 1] * math::exp(from[2 * piece] - max));
-        }
-        to[2 * shard] = max;
-        to[2 * shard + 1] = sum;
+fn join_panels(panels: Panels, from: &[f32], to: &mut [f32]) {
+    for ((_, panels), to) in panels.per_shard().zip(to.chunks_exact_mut(2)) {
+        let max = panels.clone().fold(f32::NEG_INFINITY, |max, panel| larger(max, from[2 * panel]));
+        let sum = panels.fold(0.0, |sum, panel| sum + from[2 * panel + 1] * math::exp(from[2 * panel] - max));
+        to.copy_from_slice(&[max, sum]);
     }
 }
 
@@ -163,13 +138,14 @@ struct Statistics<'a, T> {
     first: usize,
     target_logits: SharedMut<'a, f32>,
     pairs: SharedMut<'a, f32>,
-    pieces: Pieces,
+    /// Panels of a row.
+    panels: usize,
 }
 
 impl<T: Act> Statistics<'_, T> {
-    /// Maximum and sum of exponentials of one piece of a row.
+    /// Maximum and sum of exponentials of a row of a tile.
     #[inline(always)]
-    fn piece(&self, row: usize, col: usize, x: &[f32]) {
+    fn statistics(&self, row: usize, panel: usize, x: &[f32]) {
         const LANES: usize = 16;
         let mut maxima = [f32::NEG_INFINITY; LANES];
         for chunk in x.chunks(LANES) {
@@ -189,8 +165,8 @@ impl<T: Act> Statistics<'_, T> {
             *sum += math::exp(x - max);
         }
         let sum: f32 = sums.into_iter().fold(0.0, |a, b| a + b);
-        let at = 2 * (row * self.pieces.count + self.pieces.piece(col));
-        // SAFETY: a piece lies in one tile, and every tile is finished once.
+        let at = 2 * (row * self.panels + panel);
+        // SAFETY: every tile is finished once.
         let pair = unsafe { self.pairs.range(at..at + 2) };
         // A NaN among the logits is skipped by the maximum but not by the sum.
         pair.copy_from_slice(&[max, sum]);
@@ -217,33 +193,7 @@ impl<T: Act> Finish for Statistics<'_, T> {
                 let slot = unsafe { self.target_logits.range(row..row + 1) };
                 slot[0] = value;
             }
-            let mut start = cols.start;
-            while start < cols.end {
-                let shard = self.pieces.shard(start);
-                let end = shard_range(self.vocab, self.pieces.shards, shard).end.min(cols.end);
-                self.piece(row, start, &values[start - cols.start..end - cols.start]);
-                start = end;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_column_is_found_in_the_shard_that_holds_it() {
-        for vocab in [1, 2, 7, 97, 50_257] {
-            for shards in [1, 2, 3, 8, 64] {
-                let pieces = Pieces::new(Microkernel::Portable, vocab, shards);
-                for shard in 0..shards {
-                    for col in shard_range(vocab, shards, shard) {
-                        assert_eq!(pieces.shard(col), shard, "column {col} of {vocab} in {shards}");
-                        assert!(pieces.piece(col) < pieces.count);
-                    }
-                }
-            }
+            self.statistics(row, tile.panel, values);
         }
     }
 }

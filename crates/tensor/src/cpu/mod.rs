@@ -92,20 +92,20 @@ impl Device for Cpu {
 
     fn scratch_bytes(&self, need: Need) -> usize {
         match need {
-            Need::Gemm { m, n, k, dtype } => gemm::scratch_bytes(self, m, n, k, dtype),
+            Need::Gemm { n, k, dtype, .. } => gemm::scratch_bytes(self, n, 1, k, dtype),
             Need::Attention(shape) => attention::scratch_bytes(self, &shape),
             Need::CachedAttention { capacity, heads, head_dim } => {
                 cached_attention::scratch_bytes(self, capacity, heads, head_dim)
             }
-            Need::CrossEntropy { tokens, vocab, hidden, dtype } => {
-                loss::scratch_bytes(self, tokens, vocab, hidden, dtype)
+            Need::CrossEntropy { tokens, vocab, shards, hidden, dtype } => {
+                loss::scratch_bytes(self, tokens, (vocab, shards), hidden, dtype)
             }
             Need::Rows { tokens, cols } => sums::scratch_bytes(self, tokens, cols),
         }
     }
 
-    fn packed_bytes(&self, inner: usize, outer: usize, dtype: DType) -> usize {
-        gemm::packed_bytes(self.isa, inner, outer, dtype)
+    fn packed_bytes(&self, inner: usize, outer: usize, outer_shards: usize, dtype: DType) -> usize {
+        gemm::packed_bytes(self.isa, inner, outer, outer_shards, dtype)
     }
 
     fn upload(&mut self, to: View, bytes: &[u8]) {

@@ -5,7 +5,7 @@ use super::embedding::local;
 use super::gemm::outer_inner;
 use super::memory::{Matrix, Memory, rounded};
 use crate::{
-    CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, IGNORE, Operand, View, shard_range,
+    CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, IGNORE, Operand, View, even_shard_range,
 };
 
 pub(super) fn cross_entropy(memory: &mut Memory, op: &CrossEntropy) {
@@ -23,7 +23,7 @@ pub(super) fn cross_entropy(memory: &mut Memory, op: &CrossEntropy) {
             logits[(row, col)] = hidden.row(row).iter().zip(weight.row(col)).map(|(a, b)| a * b).sum();
         }
         for shard in 0..shards {
-            let part = &logits.row(row)[shard_range(logits.cols, shards, shard)];
+            let part = &logits.row(row)[even_shard_range(logits.cols, shards, shard)];
             let maximum = part.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             // The sum belongs to the maximum as stored.
             let maximum = rounded(maximum, DType::F32);

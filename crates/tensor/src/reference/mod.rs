@@ -51,7 +51,7 @@ impl Device for Reference {
         0
     }
 
-    fn packed_bytes(&self, inner: usize, outer: usize, dtype: DType) -> usize {
+    fn packed_bytes(&self, inner: usize, outer: usize, _outer_shards: usize, dtype: DType) -> usize {
         inner * outer * dtype.bytes()
     }
 

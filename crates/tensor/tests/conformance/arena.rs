@@ -112,9 +112,13 @@ impl<'d> Arena<'d> {
 
     /// Packs a matrix with the device under test.
     pub(crate) fn packed(&mut self, from: Operand, dtype: DType) -> Packed {
-        let (inner, outer) = (from.inner(), from.outer());
-        let bytes = self.device.packed_bytes(inner, outer, dtype);
-        let to = Packed { offset: self.reserve(bytes), bytes, inner, outer, dtype };
+        self.packed_in(from, 1, dtype)
+    }
+
+    /// Packs it in virtual shards of its outer dimension.
+    pub(crate) fn packed_in(&mut self, from: Operand, outer_shards: usize, dtype: DType) -> Packed {
+        let unplaced = Packed::new(self.device, from.inner(), from.outer(), outer_shards, dtype);
+        let to = Packed { offset: self.reserve(unplaced.bytes), ..unplaced };
         self.device.pack(from, to);
         to
     }

@@ -1,8 +1,7 @@
-//! Matrix products: every layout, dtype, epilogue, and the split of the inner dimension over ranks.
+//! Matrix products: every layout, dtype and epilogue.
 
 use proptest::prelude::*;
-use triax_tensor::cpu::{Cpu, Kernel};
-use triax_tensor::{Activation, DType, DeviceExt, Epilogue, Gemm, Need, Operand, shard_range};
+use triax_tensor::{Activation, DType, Epilogue, Gemm, Need, Operand};
 
 use crate::arena::{Arena, Input, Output};
 use crate::bound::{U, roundoff, sum};
@@ -231,51 +230,6 @@ fn a_product_longer_than_any_block_agrees() {
                     dropout: false,
                     residual: None,
                 });
-            }
-        }
-    }
-}
-
-/// Two ranks with half of the inner dimension and 4 shards each, added, are one rank with 8 shards.
-#[test]
-fn a_product_split_over_two_ranks_has_the_same_bits() {
-    for kernel in [Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
-        let Ok(mut cpu) = Cpu::new(2, kernel) else { continue };
-        for dtype in [DType::F32, DType::Bf16, DType::F16] {
-            for k in [8, 48, 136, 1040, 4096] {
-                let (m, n) = (19, 50);
-                let needs = [Need::Gemm { m, n, k, dtype }];
-                let arena = &mut Arena::new(&mut cpu, 1 << 23, &needs);
-                // Stored `[inner, outer]`, so that a rank's part of both operands is a range of rows.
-                let left = arena.normal("left", dtype, k, m, 1.0).view;
-                let right = arena.normal("right", dtype, k, n, 1.0).view;
-                let product =
-                    |arena: &mut Arena<'_>, first: usize, count: usize, shards: usize, pack: bool| {
-                        let out = arena.output(DType::F32, m, n);
-                        let right = Operand::InnerRows(right.row_range(first, count));
-                        let right = if pack { Operand::Packed(arena.packed(right, dtype)) } else { right };
-                        let left = Operand::InnerRows(left.row_range(first, count));
-                        let epilogue = Epilogue::default();
-                        arena.device.gemm(&Gemm {
-                            left,
-                            right,
-                            out,
-                            inner_shards: shards,
-                            accumulate: false,
-                            epilogue,
-                        });
-                        out
-                    };
-                let half = shard_range(k, 2, 0).end;
-                for pack in [false, true] {
-                    let whole = product(arena, 0, k, 8, pack);
-                    let first = product(arena, 0, half, 4, pack);
-                    let second = product(arena, half, k - half, 4, !pack);
-                    arena.device.add(first, second);
-                    let (whole, joined): (Vec<f32>, Vec<f32>) =
-                        (arena.device.download_vec(whole), arena.device.download_vec(first));
-                    assert_eq!(whole, joined, "{kernel:?}, {dtype}, k = {k}, packed {pack}");
-                }
             }
         }
     }

@@ -1,14 +1,12 @@
 //! The output layer with its loss: logits and statistics, their join, the gradient.
 
 use proptest::prelude::*;
-use triax_tensor::cpu::{Cpu, Kernel};
 use triax_tensor::philox::Stream;
 use triax_tensor::{
-    CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, DeviceExt, IGNORE, Need, Operand, View,
-    shard_range,
+    CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, IGNORE, Need, Operand, even_shard_range,
 };
 
-use crate::arena::{Arena, Input, Output};
+use crate::arena::{Arena, Output};
 use crate::bound::{U, sum};
 use crate::harness::{act, check, size};
 
@@ -46,7 +44,7 @@ fn logits(
     let operand = match weight {
         Weight::InnerCols => Operand::InnerCols(stored.view),
         Weight::InnerRows => Operand::InnerRows(stored.view),
-        Weight::Packed => Operand::Packed(arena.packed(Operand::InnerCols(stored.view), dtype)),
+        Weight::Packed => Operand::Packed(arena.packed_in(Operand::InnerCols(stored.view), shards, dtype)),
     };
     let ids = targets(tokens, vocab);
     let targets = arena.ids(&ids);
@@ -73,7 +71,7 @@ fn logits(
         }
     }
     let range = |t: usize, s: usize| {
-        let range = shard_range(vocab, shards, s);
+        let range = even_shard_range(vocab, shards, s);
         t * vocab + range.start..t * vocab + range.end
     };
     let worst = |t: usize, s: usize| error[range(t, s)].iter().copied().fold(0.0, f64::max);
@@ -160,7 +158,7 @@ proptest! {
         shards in prop_oneof![Just(1usize), Just(2), Just(8)]
     ) {
         let needs = [
-            Need::CrossEntropy { tokens, vocab, hidden: width, dtype },
+            Need::CrossEntropy { tokens, vocab, shards, hidden: width, dtype },
             Need::Gemm { m: tokens, n: vocab, k: width, dtype },
         ];
         check(1 << 20, &needs, |arena| logits(arena, (tokens, vocab, width), dtype, weight, shards));
@@ -174,51 +172,5 @@ proptest! {
     #[test]
     fn loss_gradients_agree_with_the_reference(tokens in size(), vocab in 1usize..150, dtype in act()) {
         check(1 << 19, &[], |arena| gradient(arena, tokens, vocab, dtype));
-    }
-}
-
-/// Two ranks with half of the vocabulary and 4 shards each have the statistics of one rank with 8, where
-/// shards end at column panels (the law that `CrossEntropy` states).
-#[test]
-fn statistics_split_over_two_ranks_have_the_same_bits() {
-    for kernel in [Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
-        let Ok(mut cpu) = Cpu::new(2, kernel) else { continue };
-        for (dtype, vocab) in [(DType::F32, 384), (DType::Bf16, 768), (DType::F16, 1152), (DType::Bf16, 2304)]
-        {
-            let (tokens, width) = (37, 65);
-            let needs = [
-                Need::CrossEntropy { tokens, vocab, hidden: width, dtype },
-                Need::Gemm { m: tokens, n: vocab, k: width, dtype },
-            ];
-            let arena = &mut Arena::new(&mut cpu, 1 << 22, &needs);
-            let hidden = arena.normal("hidden", dtype, tokens, width, 1.0).view;
-            let weight: Input = arena.normal("weight", dtype, vocab, width, 0.5);
-            let targets = arena.ids(&targets(tokens, vocab));
-            let part =
-                |arena: &mut Arena<'_>, first: usize, count: usize, shards: usize| -> (Vec<f32>, Vec<f32>) {
-                    let statistics = arena.output(DType::F32, tokens, 2 * shards);
-                    let target_logits = arena.output(DType::F32, tokens, 1);
-                    let rows: View = weight.view.row_range(first, count);
-                    let logits = arena.output(dtype, tokens, count);
-                    arena.device.cross_entropy(&CrossEntropy {
-                        hidden,
-                        weight: Operand::InnerCols(rows),
-                        logits,
-                        targets,
-                        vocab_start: START + first,
-                        statistics,
-                        target_logits,
-                    });
-                    (arena.device.download_vec(statistics), arena.device.download_vec(target_logits))
-                };
-            let whole = part(arena, 0, vocab, 8);
-            let first = part(arena, 0, vocab / 2, 4);
-            let second = part(arena, vocab / 2, vocab / 2, 4);
-            for t in 0..tokens {
-                let parts = [&first.0[8 * t..8 * t + 8], &second.0[8 * t..8 * t + 8]].concat();
-                assert_eq!(whole.0[16 * t..16 * t + 16], parts, "{kernel:?}, {dtype}, vocabulary {vocab}");
-                assert_eq!(whole.1[t], first.1[t] + second.1[t], "{kernel:?}, {dtype}, vocabulary {vocab}");
-            }
-        }
     }
 }

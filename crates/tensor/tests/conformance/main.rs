@@ -7,7 +7,8 @@
 //!
 //! A case lays out its operands, runs one operation and names its outputs with an absolute error bound for
 //! each element. The bounds are derived in [`bound`], never tuned. The harness also requires that nothing
-//! but the outputs changed, and that 1, 2 and 3 threads give the same bits.
+//! but the outputs changed, and that 1, 2 and 3 threads give the same bits. [`slices`] requires that a rank
+//! which holds a slice of a layer has the bits of that slice.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -20,3 +21,4 @@ mod harness;
 mod loss;
 mod norm;
 mod optimizer;
+mod slices;

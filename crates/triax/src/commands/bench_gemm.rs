@@ -102,7 +102,7 @@ impl Operands {
         let (w, dw) = (view("w", DType::F32, n, k), view("dw", DType::F32, n, k));
         let values = view("values", DType::F32, t, n.max(k));
         let packed = |table: &mut Table, name, inner, outer| {
-            table.add_packed(name, dtype, inner, outer, device.packed_bytes(inner, outer, dtype))
+            table.add_packed(name, Packed::new(device, inner, outer, 1, dtype))
         };
         let packed_forward = packed(&mut table, "packed w", k, n);
         let packed_backward = packed(&mut table, "packed w for the gradient", n, k);

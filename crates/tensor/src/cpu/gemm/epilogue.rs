@@ -13,6 +13,8 @@ pub(crate) struct Tile<'a> {
     /// `[…, stride]`, of which `rows × cols` belong to the product.
     pub(crate) values: &'a mut [f32],
     pub(crate) stride: usize,
+    /// The column panel.
+    pub(crate) panel: usize,
     /// Position of the first value in the product.
     pub(crate) row: usize,
     pub(crate) col: usize,
