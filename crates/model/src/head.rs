@@ -11,8 +11,7 @@ use crate::linear::{Linear, Split, WeightJobs};
 use crate::norm::NormLayer;
 use crate::plan::Builder;
 use triax_tensor::{
-    Activation, Class, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Epilogue, Gemm,
-    Need, View,
+    Activation, Class, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Need, View,
 };
 
 pub(crate) struct Head {
@@ -145,23 +144,6 @@ impl Head {
     /// From the gradient in `buffers.hidden` to the gradient `d_x` of the last layer's output.
     pub(crate) fn backward(&self, device: &mut dyn Device, buffers: &HeadBuffers, d_x: View) {
         self.norm.backward(device, buffers.hidden, buffers.x, buffers.stats, None, d_x);
-    }
-
-    /// Final norm of `x` into `hidden`, for [`Head::logits`].
-    pub(crate) fn normalise(&self, device: &mut dyn Device, x: View, hidden: View, stats: View) {
-        self.norm.forward(device, x, hidden, stats);
-    }
-
-    /// `logits = hidden · W`, f32 `[rows, vocab]`.
-    pub(crate) fn logits(&self, device: &mut dyn Device, hidden: View, logits: View) {
-        device.gemm(&Gemm {
-            left: triax_tensor::Operand::InnerCols(hidden),
-            right: self.output.forward_operand(),
-            out: logits,
-            inner_shards: 1,
-            accumulate: false,
-            epilogue: Epilogue::default(),
-        });
     }
 
     pub(crate) fn pack(&self, device: &mut dyn Device) {

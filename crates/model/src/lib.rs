@@ -44,7 +44,7 @@ mod pass;
 mod plan;
 mod session;
 
-pub use decoder::{Decoder, DecoderOptions, Part};
+pub use decoder::{Decoder, DecoderOptions, Span};
 pub use error::ModelError;
 pub use init::{DeviceTensors, TensorSource};
 pub use linear::WeightJob;

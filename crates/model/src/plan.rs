@@ -43,19 +43,9 @@ impl Options {
             ("micro_batches", self.micro_batches),
             ("sequence", self.sequence),
             ("loss_chunk", self.loss_chunk),
-            ("layers", model.layers),
-            ("hidden", model.hidden),
-            ("heads", model.heads),
-            ("kv_heads", model.kv_heads),
-            ("head_dim", model.head_dim),
-            ("ffn", model.ffn),
-            ("vocab", model.vocab),
         ];
-        for (what, value) in positive {
-            if value == 0 {
-                return Err(ModelError::invalid(what, value, "must be at least 1"));
-            }
-        }
+        check_positive(&positive)?;
+        check_model(model)?;
         if !self.dtype.is_activation() {
             return Err(ModelError::invalid("dtype", self.dtype, "activations are bf16, f16 or f32"));
         }
@@ -64,20 +54,6 @@ impl Options {
                 "sequence",
                 self.sequence,
                 format!("the model is made for at most {} tokens", model.sequence),
-            ));
-        }
-        if !model.heads.is_multiple_of(model.kv_heads) {
-            return Err(ModelError::invalid(
-                "kv_heads",
-                model.kv_heads,
-                format!("must divide heads ({})", model.heads),
-            ));
-        }
-        if matches!(model.positions, Positions::Rotary { .. }) && !model.head_dim.is_multiple_of(2) {
-            return Err(ModelError::invalid(
-                "head_dim",
-                model.head_dim,
-                "must be even with rotary positions",
             ));
         }
         if !self.tensor_shards.is_power_of_two() {
@@ -94,6 +70,37 @@ impl Options {
             }
         }
         Ok(())
+    }
+}
+
+/// What every network needs of a model.
+pub(crate) fn check_model(model: &Model) -> Result<(), ModelError> {
+    check_positive(&[
+        ("layers", model.layers),
+        ("hidden", model.hidden),
+        ("heads", model.heads),
+        ("kv_heads", model.kv_heads),
+        ("head_dim", model.head_dim),
+        ("ffn", model.ffn),
+        ("vocab", model.vocab),
+    ])?;
+    if !model.heads.is_multiple_of(model.kv_heads) {
+        return Err(ModelError::invalid(
+            "kv_heads",
+            model.kv_heads,
+            format!("must divide heads ({})", model.heads),
+        ));
+    }
+    if matches!(model.positions, Positions::Rotary { .. }) && !model.head_dim.is_multiple_of(2) {
+        return Err(ModelError::invalid("head_dim", model.head_dim, "must be even with rotary positions"));
+    }
+    Ok(())
+}
+
+fn check_positive(values: &[(&'static str, usize)]) -> Result<(), ModelError> {
+    match values.iter().find(|&&(_, value)| value == 0) {
+        Some(&(what, value)) => Err(ModelError::invalid(what, value, "must be at least 1")),
+        None => Ok(()),
     }
 }
 

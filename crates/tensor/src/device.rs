@@ -159,21 +159,29 @@ pub enum Mask {
     Prefix(View),
 }
 
-/// Attention of new tokens against a key/value cache (inference).
+/// Attention of new tokens over a paged key/value cache (inference).
 ///
-/// The new tokens' keys and values (from `qkv`, layout of [`AttentionShape`] with one sequence of `new`
-/// tokens) are appended at cache rows `past..past + new`, then each new query i sees rows `0..=past + i`.
+/// The cache is cut into blocks of `block` tokens; the token at position p of a sequence lies in block
+/// `tables[table][p / block]`. First the keys and values of all rows are written at the rows' own positions,
+/// then every row attends to the positions `0..seen` of its table. Rows of one call may see one another, and
+/// tables may share blocks. A row's result depends on nothing but its query and what it sees: neither on the
+/// other rows of the call nor on how the cache was filled.
 #[derive(Clone, Copy, Debug)]
-pub struct CachedAttention {
-    pub new: usize,
-    pub past: usize,
+pub struct PagedAttention {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
+    /// Usually `1 / √head_dim`.
     pub scale: f32,
-    /// act `[capacity, kv_heads · head_dim]` each.
+    /// Tokens of a block, a multiple of 16.
+    pub block: usize,
+    /// act (any) `[blocks, kv_heads · head_dim · block]` each; the layout inside a block is the device's own.
     pub keys: View,
     pub values: View,
+    /// u32 `[T, 3]`: table, position, seen (more than 0).
+    pub rows: View,
+    /// u32 `[tables, most blocks of a sequence]`.
+    pub tables: View,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +258,20 @@ pub struct Rotary {
     pub first_position: usize,
     /// Turn back (the backward pass).
     pub inverse: bool,
+}
+
+/// Rotary position embedding like [`Rotary`], of rows at any positions, by a table of turns.
+#[derive(Clone, Copy, Debug)]
+pub struct RotaryRows {
+    /// act `[T, kv_heads · (r + 2) · head_dim]`.
+    pub qkv: View,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// f32 `[positions, head_dim]`: in each row the cosines of all pairs, then their sines.
+    pub turns: View,
+    /// u32 `[1, T]`.
+    pub positions: View,
 }
 
 /// Token embedding, position embedding and dropout.
@@ -365,9 +387,9 @@ pub enum Need {
         dtype: DType,
     },
     Attention(AttentionShape),
-    CachedAttention {
+    PagedAttention {
+        /// Most tokens of a sequence.
         capacity: usize,
-        heads: usize,
         head_dim: usize,
     },
     CrossEntropy {
@@ -447,9 +469,10 @@ pub trait Device: Send {
         lse: View,
         d_qkv: View,
     );
-    /// `qkv` `[new, …]`, `out` `[new, heads · head_dim]`.
-    fn cached_attention(&mut self, attention: &CachedAttention, qkv: View, out: View);
+    /// `qkv` act `[T, …]` (layout of [`AttentionShape`]), `out` act `[T, heads · head_dim]`.
+    fn paged_attention(&mut self, attention: &PagedAttention, qkv: View, out: View);
     fn rotary(&mut self, rotary: &Rotary);
+    fn rotary_rows(&mut self, rotary: &RotaryRows);
 
     fn norm(&mut self, norm: &Norm);
     fn norm_backward(&mut self, norm: &NormBackward);

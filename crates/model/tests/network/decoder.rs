@@ -1,50 +1,77 @@
-//! Generation with a cache against the network without one.
+//! Generation with a paged cache against the network without one.
 
 use crate::setup::{Machine, gpt, llama, options};
-use triax_model::{Decoder, DecoderOptions, MicroBatch, Options, Part, Session};
+use triax_model::{Decoder, DecoderOptions, MicroBatch, Options, Session, Span};
 use triax_spec::model::{Mask, Model};
+use triax_tensor::cpu::{Cpu, Kernel};
 use triax_tensor::reference::Reference;
-use triax_tensor::{DType, Device, Table};
+use triax_tensor::{DType, Device};
 
-fn decoder(model: &Model, max_new: usize, sequences: usize) -> (Decoder, Reference) {
-    let source = Machine::new(model, &Options { training: false, ..options(model, 1, 1) });
-    let mut device = Reference::new();
-    let mut table = Table::new();
-    let options = DecoderOptions { dtype: DType::F32, capacity: model.sequence, max_new, sequences };
-    let decoder = Decoder::plan(model, &options, &device, &mut table).unwrap();
-    device.allocate(table.bytes(), decoder.scratch_bytes(&device)).unwrap();
-    decoder.load(&mut device, &source.network.tensors(&*source.device)).unwrap();
-    (decoder, device)
+struct Opened {
+    decoder: Decoder,
+    device: Box<dyn Device>,
+}
+
+impl Opened {
+    fn new(model: &Model, max_rows: usize, blocks: usize, mut device: Box<dyn Device>, dtype: DType) -> Self {
+        let source = Machine::new(model, &Options { training: false, ..options(model, 1, 1) });
+        let options = DecoderOptions {
+            dtype,
+            cache: dtype,
+            capacity: model.sequence,
+            block: 16,
+            blocks,
+            max_rows,
+            max_logits: 3,
+        };
+        let tensors = source.network.tensors(&*source.device);
+        let decoder = Decoder::open(model, &options, &tensors, &mut *device).unwrap();
+        Self { decoder, device }
+    }
+
+    /// The logits behind the last tokens of all spans.
+    fn step(&mut self, spans: &[Span<'_>]) -> Vec<Vec<f32>> {
+        self.decoder.step(&mut *self.device, spans);
+        let mut rows = Vec::new();
+        for span in spans {
+            rows.push(rows.last().map_or(0, |last| last + 1) + span.tokens.len() - 1);
+        }
+        let vocab = self.decoder.model().vocab;
+        let mut logits = vec![0.0; rows.len() * vocab];
+        self.decoder.logits(&mut *self.device, &rows, &mut logits);
+        logits.chunks(vocab).map(<[f32]>::to_vec).collect()
+    }
+}
+
+fn on_reference(model: &Model, max_rows: usize) -> Opened {
+    Opened::new(model, max_rows, 4, Box::new(Reference::new()), DType::F32)
 }
 
 #[test]
 fn sequences_decoded_together_are_as_if_alone() {
     for model in [gpt(Mask::Causal), llama(Mask::Causal)] {
-        let (mut decoder, mut device) = decoder(&model, 7, 2);
-        let texts: [&[u32]; 2] = [&[3, 1, 4, 1, 5, 9], &[2, 7, 1]];
-        let alone = texts.map(|text| decoder.decode(&mut device, text, 0));
-        let vocab = model.vocab;
-        let mut logits = vec![0.0; 2 * vocab];
-        // Prompts of different lengths; then one token of one and three of the other.
-        let prompts = [
-            Part { sequence: 1, past: 0, tokens: &texts[0][..3] },
-            Part { sequence: 0, past: 0, tokens: &texts[1][..2] },
-        ];
-        decoder.decode_parts(&mut device, &prompts, &mut logits);
-        let rest = [
-            Part { sequence: 0, past: 2, tokens: &texts[1][2..] },
-            Part { sequence: 1, past: 3, tokens: &texts[0][3..] },
-        ];
-        decoder.decode_parts(&mut device, &rest, &mut logits);
-        assert_eq!(logits[..vocab], alone[1]);
-        assert_eq!(logits[vocab..], alone[0]);
+        for (kernel, dtype) in [(None, DType::F32), (Some(Kernel::Auto), DType::Bf16)] {
+            let device: Box<dyn Device> = match kernel {
+                None => Box::new(Reference::new()),
+                Some(kernel) => Box::new(Cpu::new(2, kernel).unwrap()),
+            };
+            let mut opened = Opened::new(&model, 7, 4, device, dtype);
+            let texts: [&[u32]; 2] = [&[3, 1, 4, 1, 5, 9], &[2, 7, 1]];
+            let span = |tokens, position, blocks| Span { tokens, position, blocks };
+            let alone = texts.map(|text| opened.step(&[span(text, 0, &[2])])[0].clone());
+            // Prompts of different lengths; then one token of one and three of the other.
+            opened.step(&[span(&texts[0][..3], 0, &[1]), span(&texts[1][..2], 0, &[3])]);
+            let ends = opened.step(&[span(&texts[1][2..], 2, &[3]), span(&texts[0][3..], 3, &[1])]);
+            assert_eq!(ends[0], alone[1]);
+            assert_eq!(ends[1], alone[0]);
+        }
     }
 }
 
 #[test]
 fn the_prompt_of_a_prefix_model_is_seen_in_both_directions() {
     for model in [gpt(Mask::Prefix), llama(Mask::Prefix)] {
-        let (mut decoder, mut device) = decoder(&model, 7, 1);
+        let mut opened = on_reference(&model, 7);
         let mut machine = Machine::new(&model, &options(&model, 1, 1));
         let tokens: [u32; 7] = [3, 1, 4, 1, 5, 9, 2];
         let targets: [u32; 7] = [1, 4, 1, 5, 9, 2, 6];
@@ -54,10 +81,12 @@ fn the_prompt_of_a_prefix_model_is_seen_in_both_directions() {
             let batch =
                 MicroBatch { tokens: &tokens, targets: &targets, prefix: Some(&prefix), first_sample: 0 };
             machine.network.forward_loss(&mut *machine.device, &batch, &mut losses);
-            let mut logits = decoder.decode(&mut device, &tokens[..prompt], 0);
+            let mut feed =
+                |tokens, position| opened.step(&[Span { tokens, position, blocks: &[0] }]).remove(0);
+            let mut logits = feed(&tokens[..prompt], 0);
             for position in prompt - 1..7 {
                 if position >= prompt {
-                    logits = decoder.decode(&mut device, &tokens[position..=position], position);
+                    logits = feed(&tokens[position..=position], position);
                 }
                 let lse = logits.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
                 let loss = lse - f64::from(logits[targets[position] as usize]);
@@ -86,8 +115,14 @@ fn a_session_takes_up_where_it_was_cut() {
 }
 
 #[test]
-#[should_panic(expected = "6 + 2 tokens in a cache for 7")]
-fn a_full_cache_is_refused() {
-    let (mut decoder, mut device) = decoder(&gpt(Mask::Causal), 7, 1);
-    decoder.decode(&mut device, &[1, 2], 6);
+#[should_panic(expected = "6 + 2 tokens, capacity 7")]
+fn a_full_sequence_is_refused() {
+    let model = Model { sequence: 7, ..gpt(Mask::Causal) };
+    on_reference(&model, 7).step(&[Span { tokens: &[1, 2], position: 6, blocks: &[0] }]);
+}
+
+#[test]
+#[should_panic(expected = "block 4 in a cache of 4")]
+fn a_block_beyond_the_cache_is_refused() {
+    on_reference(&gpt(Mask::Causal), 7).step(&[Span { tokens: &[1], position: 0, blocks: &[4] }]);
 }

@@ -8,7 +8,7 @@
 use crate::setup::{Machine, On, golden_folder, options};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
-use triax_model::{Decoder, DecoderOptions, MicroBatch, ModelError, Options, TensorSource, hf};
+use triax_model::{MicroBatch, ModelError, Options, Session, TensorSource, hf};
 use triax_tensor::{AdamW, Class, DType, DeviceExt, Table};
 
 pub(crate) struct Golden {
@@ -82,19 +82,16 @@ fn logits_are_those_of_transformers() {
         let (golden, imported) = (Golden::read(name), hf::import(&golden_folder(name)).unwrap());
         let shape = golden.shape("logits");
         let (sequence, vocab) = (shape[1], shape[2]);
-        let mut device = on.device();
-        let mut table = Table::new();
-        let options = DecoderOptions { dtype: DType::F32, capacity: sequence, max_new: 5, sequences: 1 };
-        let mut decoder = Decoder::plan(&imported.model, &options, &*device, &mut table).unwrap();
-        device.allocate(table.bytes(), decoder.scratch_bytes(&*device)).unwrap();
-        decoder.load(&mut *device, &imported).unwrap();
+        let mut session =
+            Session::new(&imported.model, DType::F32, sequence, on.device(), &imported).unwrap();
         let expected = golden.floats("logits");
         for (sample, tokens) in golden.ids("tokens").chunks(sequence).enumerate() {
             let first = 13;
-            let mut logits = decoder.decode(&mut *device, &tokens[..first], 0);
+            session.truncate(0);
+            let mut logits = session.feed(&tokens[..first]).to_vec();
             for past in first - 1..sequence {
                 if past >= first {
-                    logits = decoder.decode(&mut *device, &tokens[past..=past], past);
+                    logits = session.feed(&tokens[past..=past]).to_vec();
                 }
                 let row = &expected[(sample * sequence + past) * vocab..][..vocab];
                 assert_near(

@@ -6,10 +6,10 @@ use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use triax_model::{Decoder, DecoderOptions, Options, Stage, TensorSource, declare, hf, llama2c};
+use triax_model::{Options, Session, Stage, TensorSource, declare, hf, llama2c};
 use triax_spec::model::Mask;
+use triax_tensor::DType;
 use triax_tensor::reference::Reference;
-use triax_tensor::{DType, Device, Table};
 
 /// Tensors of a file as (shape, bytes) by name.
 fn tensors(file: &Path) -> HashMap<String, (Vec<usize>, Vec<u8>)> {
@@ -195,16 +195,12 @@ fn a_real_model_in_the_llama2c_format_tells_its_story() {
     };
     let file = data.join("models/stories260K.bin");
     let stories = llama2c::read(&file).unwrap();
-    let mut device = Reference::new();
-    let mut table = Table::new();
-    let options = DecoderOptions { dtype: DType::F32, capacity: 64, max_new: 1, sequences: 1 };
-    let mut decoder = Decoder::plan(&stories.model, &options, &device, &mut table).unwrap();
-    device.allocate(table.bytes(), decoder.scratch_bytes(&device)).unwrap();
-    decoder.load(&mut device, &stories).unwrap();
+    let mut session =
+        Session::new(&stories.model, DType::F32, 64, Box::new(Reference::new()), &stories).unwrap();
     let pieces = pieces(&data.join("models/tok512.bin"));
     let (mut token, mut text) = (1u32, Vec::new());
-    for past in 0..50 {
-        let logits = decoder.decode(&mut device, &[token], past);
+    for _ in 0..50 {
+        let logits = session.feed(&[token]);
         token = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32;
         text.extend_from_slice(&pieces[token as usize]);
     }

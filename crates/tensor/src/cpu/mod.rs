@@ -4,7 +4,6 @@
 //! on who computes them, and sums over items are made in a fixed order. One file per family of operations.
 
 mod attention;
-mod cached_attention;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -15,6 +14,7 @@ mod math;
 mod memory;
 mod norm;
 mod optimizer;
+mod paged_attention;
 mod peak;
 mod rotary;
 mod sums;
@@ -23,9 +23,9 @@ mod team;
 pub use isa::Kernel;
 
 use crate::{
-    AdamW, AttentionShape, CachedAttention, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType,
-    Device, Dropout, Embed, EmbedBackward, Gemm, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
-    Rotary, View, philox::Stream,
+    AdamW, AttentionShape, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Dropout,
+    Embed, EmbedBackward, Gemm, Need, Norm, NormBackward, Operand, OutOfMemory, Packed, PagedAttention,
+    Rotary, RotaryRows, View, philox::Stream,
 };
 use isa::Isa;
 use memory::Block;
@@ -94,8 +94,8 @@ impl Device for Cpu {
         match need {
             Need::Gemm { n, k, dtype, .. } => gemm::scratch_bytes(self, n, 1, k, dtype),
             Need::Attention(shape) => attention::scratch_bytes(self, &shape),
-            Need::CachedAttention { capacity, heads, head_dim } => {
-                cached_attention::scratch_bytes(self, capacity, heads, head_dim)
+            Need::PagedAttention { capacity, head_dim } => {
+                paged_attention::scratch_bytes(self, capacity, head_dim)
             }
             Need::CrossEntropy { tokens, vocab, shards, hidden, dtype } => {
                 loss::scratch_bytes(self, tokens, (vocab, shards), hidden, dtype)
@@ -179,12 +179,16 @@ impl Device for Cpu {
         attention::backward(self, shape, d_out, qkv, out, lse, d_qkv);
     }
 
-    fn cached_attention(&mut self, attention: &CachedAttention, qkv: View, out: View) {
-        cached_attention::run(self, attention, qkv, out);
+    fn paged_attention(&mut self, attention: &PagedAttention, qkv: View, out: View) {
+        paged_attention::run(self, attention, qkv, out);
     }
 
     fn rotary(&mut self, rotary: &Rotary) {
         rotary::run(self, rotary);
+    }
+
+    fn rotary_rows(&mut self, rotary: &RotaryRows) {
+        rotary::rows(self, rotary);
     }
 
     fn norm(&mut self, norm: &Norm) {

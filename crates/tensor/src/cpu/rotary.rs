@@ -2,7 +2,8 @@
 
 use super::Cpu;
 use super::math::{Act, for_act};
-use crate::Rotary;
+use super::memory::assert_disjoint;
+use crate::{Rotary, RotaryRows};
 
 /// Pairs whose sines are on the stack at once.
 const BLOCK: usize = 64;
@@ -52,6 +53,47 @@ fn turn<T: Act>(cpu: &mut Cpu, rotary: &Rotary, group: usize) {
                         );
                     }
                 }
+            }
+        }
+    });
+}
+
+pub(super) fn rows(cpu: &mut Cpu, rotary: &RotaryRows) {
+    let RotaryRows { qkv, heads, kv_heads, head_dim, turns, positions } = *rotary;
+    assert_eq!(heads % kv_heads, 0, "{rotary:?}: heads are no multiple of kv_heads");
+    assert_eq!(head_dim % 2, 0, "{rotary:?}: an odd head_dim cannot turn in pairs");
+    assert_eq!(qkv.cols, (heads + 2 * kv_heads) * head_dim, "{rotary:?}");
+    assert_eq!((turns.cols, positions.len()), (head_dim, qkv.rows), "{rotary:?}");
+    assert_disjoint(&[qkv], &[turns, positions]);
+    for_act!(qkv.dtype, T => turn_rows::<T>(cpu, rotary));
+}
+
+fn turn_rows<T: Act>(cpu: &mut Cpu, rotary: &RotaryRows) {
+    let RotaryRows { qkv, head_dim, .. } = *rotary;
+    let (half, group) = (head_dim / 2, rotary.heads / rotary.kv_heads + 2);
+    // SAFETY: the inputs do not overlap qkv (checked by the caller); a row belongs to one thread.
+    let (memory, turns, positions) = unsafe {
+        (
+            cpu.arena.shared::<T>(qkv),
+            cpu.arena.slice::<f32>(rotary.turns),
+            cpu.arena.slice::<u32>(rotary.positions),
+        )
+    };
+    let isa = cpu.isa;
+    cpu.team.ranges(qkv.rows, 8, &|rows| {
+        for row in rows {
+            let (cos, sin) = turns[positions[row] as usize * head_dim..][..head_dim].split_at(half);
+            // The last head of each group is the value, which does not turn.
+            for head in (0..rotary.kv_heads * group).filter(|head| head % group != group - 1) {
+                let start = row * qkv.cols + head * head_dim;
+                // SAFETY: as above; the two halves of a head are disjoint.
+                let (low, high) = unsafe {
+                    (memory.range(start..start + half), memory.range(start + half..start + head_dim))
+                };
+                isa.vectorize(
+                    #[inline(always)]
+                    || pairs(low, high, sin, cos),
+                );
             }
         }
     });

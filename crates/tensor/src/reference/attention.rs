@@ -2,18 +2,18 @@
 
 use super::check;
 use super::memory::{Matrix, Memory};
-use crate::{AttentionShape, CachedAttention, DType, Dropout, Mask, Rotary, View};
+use crate::{AttentionShape, DType, Dropout, Mask, Rotary, RotaryRows, View};
 
 /// Where the heads lie in the columns of a `qkv` matrix.
 #[derive(Clone, Copy)]
-struct Columns {
+pub(super) struct Columns {
     head_dim: usize,
     /// Query heads of one kv head.
-    group: usize,
+    pub(super) group: usize,
 }
 
 impl Columns {
-    fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+    pub(super) fn new(heads: usize, kv_heads: usize, head_dim: usize) -> Self {
         assert!(
             kv_heads > 0 && heads.is_multiple_of(kv_heads),
             "{heads} heads do not divide into {kv_heads} kv heads"
@@ -21,15 +21,15 @@ impl Columns {
         Self { head_dim, group: heads / kv_heads }
     }
 
-    fn query(self, head: usize) -> usize {
+    pub(super) fn query(self, head: usize) -> usize {
         (head / self.group * (self.group + 2) + head % self.group) * self.head_dim
     }
 
-    fn key_of(self, kv_head: usize) -> usize {
+    pub(super) fn key_of(self, kv_head: usize) -> usize {
         (kv_head * (self.group + 2) + self.group) * self.head_dim
     }
 
-    fn value_of(self, kv_head: usize) -> usize {
+    pub(super) fn value_of(self, kv_head: usize) -> usize {
         self.key_of(kv_head) + self.head_dim
     }
 }
@@ -113,54 +113,6 @@ pub(super) fn attention_backward(
     memory.write(d_qkv, &d);
 }
 
-pub(super) fn cached_attention(memory: &mut Memory, attention: &CachedAttention, qkv: View, out: View) {
-    let &CachedAttention { new, past, heads, kv_heads, head_dim, scale, keys, values } = attention;
-    let columns = Columns::new(heads, kv_heads, head_dim);
-    check::shape("qkv", qkv, new, (heads + 2 * kv_heads) * head_dim);
-    check::activation("qkv", qkv);
-    check::matching("out", out, qkv, new, heads * head_dim);
-    check::matching("keys", keys, qkv, keys.rows, kv_heads * head_dim);
-    check::matching("values", values, qkv, keys.rows, kv_heads * head_dim);
-    check::apart(&[("out", out), ("keys", keys), ("values", values)], &[("qkv", qkv)]);
-    assert!(past + new <= keys.rows, "{past} + {new} tokens in a cache of {}", keys.rows);
-
-    let qkv = memory.read(qkv);
-    let (mut all_keys, mut all_values) = (memory.read(keys), memory.read(values));
-    for token in 0..new {
-        for kv_head in 0..kv_heads {
-            for i in 0..head_dim {
-                let to = (past + token, kv_head * head_dim + i);
-                all_keys[to] = qkv[(token, columns.key_of(kv_head) + i)];
-                all_values[to] = qkv[(token, columns.value_of(kv_head) + i)];
-            }
-        }
-    }
-    let mut result = Matrix::zeros(out.rows, out.cols);
-    for token in 0..new {
-        for head in 0..heads {
-            let cache_col = head / columns.group * head_dim;
-            let query_col = columns.query(head);
-            let scores: Vec<f64> = (0..=past + token)
-                .map(|row| {
-                    let products =
-                        (0..head_dim).map(|i| qkv[(token, query_col + i)] * all_keys[(row, cache_col + i)]);
-                    f64::from(scale) * products.sum::<f64>()
-                })
-                .collect();
-            let log_sum = log_sum_exp(&scores);
-            for (row, score) in scores.iter().enumerate() {
-                for i in 0..head_dim {
-                    result[(token, head * head_dim + i)] +=
-                        (score - log_sum).exp() * all_values[(row, cache_col + i)];
-                }
-            }
-        }
-    }
-    memory.write(keys, &all_keys);
-    memory.write(values, &all_values);
-    memory.write(out, &result);
-}
-
 pub(super) fn rotary(memory: &mut Memory, rotary: &Rotary) {
     let &Rotary { qkv, heads, kv_heads, head_dim, base, seq, first_position, inverse } = rotary;
     let columns = Columns::new(heads, kv_heads, head_dim);
@@ -177,6 +129,33 @@ pub(super) fn rotary(memory: &mut Memory, rotary: &Rotary) {
             for i in 0..half {
                 let angle = position * f64::from(base).powf(-2.0 * i as f64 / head_dim as f64);
                 let (sin, cos) = if inverse { (-angle).sin_cos() } else { angle.sin_cos() };
+                let (x, y) = (values[(row, col + i)], values[(row, col + i + half)]);
+                values[(row, col + i)] = x * cos - y * sin;
+                values[(row, col + i + half)] = y * cos + x * sin;
+            }
+        }
+    }
+    memory.write(qkv, &values);
+}
+
+pub(super) fn rotary_rows(memory: &mut Memory, rotary: &RotaryRows) {
+    let &RotaryRows { qkv, heads, kv_heads, head_dim, turns, positions } = rotary;
+    let columns = Columns::new(heads, kv_heads, head_dim);
+    check::shape("qkv", qkv, qkv.rows, (heads + 2 * kv_heads) * head_dim);
+    check::activation("qkv", qkv);
+    assert!(head_dim.is_multiple_of(2), "rotary of head_dim {head_dim}");
+    check::single("turns", turns, turns.rows, head_dim);
+    check::shape("positions", positions, 1, qkv.rows);
+    check::apart(&[("qkv", qkv)], &[("turns", turns), ("positions", positions)]);
+    let half = head_dim / 2;
+    let mut values = memory.read(qkv);
+    let (turns, positions) = (memory.read(turns), memory.read_ids(positions));
+    let turned =
+        (0..heads).map(|head| columns.query(head)).chain((0..kv_heads).map(|head| columns.key_of(head)));
+    for col in turned {
+        for (row, &position) in positions.iter().enumerate() {
+            for i in 0..half {
+                let (cos, sin) = (turns[(position as usize, i)], turns[(position as usize, half + i)]);
                 let (x, y) = (values[(row, col + i)], values[(row, col + i + half)]);
                 values[(row, col + i)] = x * cos - y * sin;
                 values[(row, col + i + half)] = y * cos + x * sin;
@@ -241,7 +220,7 @@ fn kept(shape: &AttentionShape, token: usize, head: usize, key: usize) -> f64 {
     f64::from(rule.factor(0, key))
 }
 
-fn log_sum_exp(scores: &[f64]) -> f64 {
+pub(super) fn log_sum_exp(scores: &[f64]) -> f64 {
     let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     maximum + scores.iter().map(|score| (score - maximum).exp()).sum::<f64>().ln()
 }

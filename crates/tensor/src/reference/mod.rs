@@ -15,12 +15,13 @@ mod loss;
 mod memory;
 mod norm;
 mod optimizer;
+mod paged_attention;
 
 use crate::philox::Stream;
 use crate::{
-    AdamW, AttentionShape, CachedAttention, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType,
-    Device, Dropout, Embed, EmbedBackward, Gemm, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
-    Rotary, View,
+    AdamW, AttentionShape, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Dropout,
+    Embed, EmbedBackward, Gemm, Need, Norm, NormBackward, Operand, OutOfMemory, Packed, PagedAttention,
+    Rotary, RotaryRows, View,
 };
 use memory::Memory;
 
@@ -119,12 +120,16 @@ impl Device for Reference {
         attention::attention_backward(&mut self.memory, shape, d_out, qkv, out, lse, d_qkv);
     }
 
-    fn cached_attention(&mut self, attention: &CachedAttention, qkv: View, out: View) {
-        attention::cached_attention(&mut self.memory, attention, qkv, out);
+    fn paged_attention(&mut self, attention: &PagedAttention, qkv: View, out: View) {
+        paged_attention::run(&mut self.memory, attention, qkv, out);
     }
 
     fn rotary(&mut self, rotary: &Rotary) {
         attention::rotary(&mut self.memory, rotary);
+    }
+
+    fn rotary_rows(&mut self, rotary: &RotaryRows) {
+        attention::rotary_rows(&mut self.memory, rotary);
     }
 
     fn norm(&mut self, norm: &Norm) {

@@ -27,7 +27,7 @@ use super::Cpu;
 use super::isa::Isa;
 use super::math::{Act, for_act};
 use super::memory::{SharedMut, assert_disjoint};
-use crate::{AttentionShape, CachedAttention, DType, Dropout, Mask, View};
+use crate::{AttentionShape, DType, Dropout, Mask, View};
 use forward::{Forward, forward_floats};
 
 /// Queries of a block: the lanes of a score tile.
@@ -78,17 +78,16 @@ impl<'a, T> MatrixMut<'a, T> {
     }
 }
 
-/// Which keys a query sees: `0..max(prefix, past + query + 1)`, never more than there are.
+/// Which keys a query sees: `0..max(prefix, query + 1)`, never more than there are.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    pub(super) past: usize,
     pub(super) prefix: usize,
     pub(super) keys: usize,
 }
 
 impl Limits {
     fn of(&self, query: usize) -> usize {
-        (self.past + query + 1).max(self.prefix).min(self.keys)
+        (query + 1).max(self.prefix).min(self.keys)
     }
 
     /// For each lane of the query block at `first`; lanes beyond the last query see what the last one sees.
@@ -189,7 +188,7 @@ impl Cpu {
         move |sequence| {
             let prefix = prefixes.map_or(0, |prefixes| prefixes[sequence] as usize);
             assert!(prefix <= keys, "a prefix of {prefix} in a sequence of {keys}");
-            Limits { past: 0, prefix, keys }
+            Limits { prefix, keys }
         }
     }
 }
@@ -309,46 +308,4 @@ pub(super) fn backward(
         return backward::run(cpu, engine, shape, views);
     }
     for_act!(qkv.dtype, T => backward::run::<T, _>(cpu, float::Float::new(cpu.isa), shape, views));
-}
-
-/// Work memory of one worker in [`cached`].
-pub(super) fn floats_of_cache(capacity: usize, head_dim: usize) -> usize {
-    forward_floats(1, capacity, head_dim)
-}
-
-/// The new tokens' queries against a cache that has their keys and values already (see `cached_attention`).
-pub(super) fn cached<T: Act>(cpu: &mut Cpu, op: &CachedAttention, qkv: View, out: View) {
-    let CachedAttention { new, past, heads, kv_heads, head_dim, .. } = *op;
-    let engine = float::Float::new(cpu.isa);
-    let limits = Limits { past, prefix: 0, keys: past + new };
-    let floats = forward_floats(1, past + new, head_dim);
-    // SAFETY: the output overlaps no input (checked by the caller); items write disjoint parts; workers have
-    // disjoint parts of the scratch memory.
-    let (values, cached_keys, cached_values, out_values, scratch) = unsafe {
-        (
-            cpu.arena.slice::<T>(qkv),
-            cpu.arena.slice::<T>(op.keys),
-            cpu.arena.slice::<T>(op.values),
-            cpu.arena.shared::<T>(out),
-            cpu.scratch.floats(cpu.threads() * floats),
-        )
-    };
-    let (group, stride) = (heads / kv_heads, op.keys.cols);
-    cpu.team.run(kv_heads, &|worker, kv_head| {
-        // SAFETY: this worker's part.
-        let scratch = unsafe { scratch.range(worker * floats..(worker + 1) * floats) };
-        let cache =
-            |values| Matrix { values, first: kv_head * head_dim, stride, rows: past + new, cols: head_dim };
-        let mut work =
-            Forward::new(engine, cache(cached_keys), cache(cached_values), limits, past + new, scratch);
-        for r in 0..group {
-            let first = (kv_head * (group + 2) + r) * head_dim;
-            let queries = Matrix { values, first, stride: qkv.cols, rows: new, cols: head_dim };
-            let first = (kv_head * group + r) * head_dim;
-            let to = MatrixMut { values: out_values, first, stride: out.cols, cols: head_dim };
-            for first in (0..new).step_by(QUERIES) {
-                work.block(queries, first, op.scale, None, to, None);
-            }
-        }
-    });
 }

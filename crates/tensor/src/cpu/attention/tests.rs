@@ -3,9 +3,7 @@
 use crate::cpu::{Cpu, Kernel};
 use crate::philox::Stream;
 use crate::reference::Reference;
-use crate::{
-    AttentionShape, CachedAttention, Class, DType, Device, DeviceExt, Dropout, Mask, Need, Table, View,
-};
+use crate::{AttentionShape, Class, DType, Device, DeviceExt, Dropout, Mask, Need, Table, View};
 
 const KERNELS: [Kernel; 4] = [Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable];
 
@@ -109,39 +107,6 @@ fn threads_do_not_change_a_bit() {
             let one = run(&mut Cpu::new(1, kernel).unwrap(), &shape, dtype, &[]);
             let three = run(&mut Cpu::new(3, kernel).unwrap(), &shape, dtype, &[]);
             assert_eq!(one, three, "{kernel:?} {dtype}");
-        }
-    }
-}
-
-/// A sequence in pieces of these lengths through the cache.
-fn cached(device: &mut dyn Device, shape: &AttentionShape, dtype: DType, pieces: &[usize]) -> Vec<f32> {
-    let AttentionShape { heads, kv_heads, head_dim, scale, seq, .. } = *shape;
-    let mut table = Table::new();
-    let mut add = |name: &str, dtype, cols| table.add(name, Class::Workspace, dtype, seq, cols);
-    let (qkv, out) = (add("qkv", dtype, shape.qkv_cols()), add("out", dtype, shape.out_cols()));
-    let (keys, values) = (add("keys", dtype, kv_heads * head_dim), add("values", dtype, kv_heads * head_dim));
-    let wide = add("wide", DType::F32, shape.qkv_cols());
-    let need = Need::CachedAttention { capacity: seq, heads, head_dim };
-    device.allocate(table.bytes(), device.scratch_bytes(need)).unwrap();
-    fill(device, qkv, wide, Stream::named(1, "qkv"));
-    let mut past = 0;
-    for &new in pieces {
-        let op = CachedAttention { new, past, heads, kv_heads, head_dim, scale, keys, values };
-        device.cached_attention(&op, qkv.row_range(past, new), out.row_range(past, new));
-        past += new;
-    }
-    assert_eq!(past, seq);
-    read(device, out, wide)
-}
-
-#[test]
-fn a_cache_filled_in_pieces_gives_what_one_pass_gives() {
-    for (dtype, tolerance) in [(DType::F32, 2e-5), (DType::Bf16, 2e-2)] {
-        let shape = shape(1, 100, 4, 2, 12);
-        let whole = run(&mut Reference::new(), &shape, dtype, &[]);
-        for kernel in kernels() {
-            let ours = cached(&mut Cpu::new(2, kernel).unwrap(), &shape, dtype, &[70, 1, 3, 9, 17]);
-            assert_close(&format!("{kernel:?} {dtype}"), &ours, &whole[0], tolerance);
         }
     }
 }
