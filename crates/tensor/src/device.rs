@@ -12,7 +12,7 @@
 //! A slice computes the slice: columns of a product, heads, rows of a table or ids of the vocabulary have the
 //! bits that they have in the whole, whatever else is computed beside them.
 
-use crate::{DType, Packed, View, philox::Stream};
+use crate::{DType, HostMemory, Packed, View, philox::Stream};
 
 /// The target value of tokens that take no part in the loss.
 pub const IGNORE: u32 = u32::MAX;
@@ -436,6 +436,15 @@ pub trait Device: Send {
     fn upload(&mut self, to: View, bytes: &[u8]);
     /// Copies a view to the host; lengths must match. Waits for all earlier operations.
     fn download(&self, from: View, bytes: &mut [u8]);
+    /// Where the view lies in this process's memory, after all earlier operations on it are done; `None`
+    /// when the arena is not host memory. From now on until the caller is told otherwise (a collective's
+    /// `wait`), others may read and write the view's bytes, and no operation may use them.
+    ///
+    /// # Panics
+    /// When the view leaves the arena.
+    fn host(&mut self, _view: View) -> Option<HostMemory> {
+        None
+    }
 
     /// Sets every byte of the view to zero.
     fn clear(&mut self, view: View);

@@ -4,6 +4,7 @@
 //!
 //! Nothing here knows models, ranks or files.
 
+mod arena;
 mod device;
 mod dtype;
 pub mod philox;
@@ -14,6 +15,7 @@ mod view;
 pub mod cpu;
 pub mod reference;
 
+pub use arena::HostMemory;
 pub use device::*;
 pub use dtype::DType;
 pub use shards::{even_shard_range, join_order, shard_range};

@@ -1,64 +1,11 @@
-//! The arena of one device: a zeroed, huge-page-aligned block, and typed slices of it.
+//! Typed slices of the arena.
 
-use crate::{DType, OutOfMemory, Packed, View};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+pub(crate) use crate::arena::Block;
+use crate::{DType, Packed, View};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Start of arenas: a huge page, so that the kernel can back them with such pages.
-const ALIGNMENT: usize = 2 << 20;
-
-/// A zeroed block of memory, freed on drop.
-pub(crate) struct Block {
-    pointer: *mut u8,
-    bytes: usize,
-}
-
-// SAFETY: the block is plain memory owned by this value.
-unsafe impl Send for Block {}
-// SAFETY: shared access goes through the unsafe accessors below, whose callers promise disjointness.
-unsafe impl Sync for Block {}
-
 impl Block {
-    pub(crate) const fn empty() -> Self {
-        Self { pointer: std::ptr::null_mut(), bytes: 0 }
-    }
-
-    pub(crate) fn new(bytes: usize) -> Result<Self, OutOfMemory> {
-        if bytes == 0 {
-            return Ok(Self::empty());
-        }
-        let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| OutOfMemory { bytes })?;
-        // SAFETY: the layout has a size above 0.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        if pointer.is_null() {
-            return Err(OutOfMemory { bytes });
-        }
-        // SAFETY: the range is this allocation; the advice changes page sizes, not contents. A kernel
-        // without huge pages refuses it, which costs speed only.
-        #[cfg(target_os = "linux")]
-        let _ = unsafe { rustix::mm::madvise(pointer.cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
-        Ok(Self { pointer, bytes })
-    }
-
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Pointer to `bytes` bytes at `offset`.
-    ///
-    /// # Panics
-    /// When the range leaves the block.
-    pub(crate) fn pointer(&self, offset: usize, bytes: usize) -> *mut u8 {
-        assert!(
-            offset.checked_add(bytes).is_some_and(|end| end <= self.bytes),
-            "bytes {offset}..+{bytes} of an arena of {}",
-            self.bytes
-        );
-        // SAFETY: the offset lies inside the block (or at its end for an empty range).
-        unsafe { self.pointer.add(offset) }
-    }
-
     /// The elements of a view.
     ///
     /// # Safety
@@ -98,15 +45,6 @@ impl Block {
     pub(crate) fn packed(&self, packed: Packed) -> *mut u32 {
         assert_eq!(packed.offset % 64, 0, "a packed operand starts on a cache line");
         self.pointer(packed.offset, packed.bytes).cast()
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        if !self.pointer.is_null() {
-            // SAFETY: allocated in `new` with this very layout.
-            unsafe { dealloc(self.pointer, Layout::from_size_align_unchecked(self.bytes, ALIGNMENT)) }
-        }
     }
 }
 

@@ -24,11 +24,12 @@ pub use isa::Kernel;
 
 use crate::{
     AdamW, AttentionShape, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Dropout,
-    Embed, EmbedBackward, Gemm, Need, Norm, NormBackward, Operand, OutOfMemory, Packed, PagedAttention,
-    Rotary, RotaryRows, View, philox::Stream,
+    Embed, EmbedBackward, Gemm, HostMemory, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
+    PagedAttention, Rotary, RotaryRows, View, philox::Stream,
 };
 use isa::Isa;
 use memory::Block;
+use std::sync::Arc;
 use team::Team;
 
 /// This machine cannot run the kernel that was asked for.
@@ -50,7 +51,7 @@ impl std::error::Error for UnsupportedKernel {}
 pub struct Cpu {
     team: Team,
     isa: Isa,
-    arena: Block,
+    arena: Arc<Block>,
     scratch: Block,
 }
 
@@ -60,7 +61,7 @@ impl Cpu {
         let isa = Isa::choose(kernel)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let team = Team::new(if threads == 0 { cores } else { threads });
-        Ok(Self { team, isa, arena: Block::empty(), scratch: Block::empty() })
+        Ok(Self { team, isa, arena: Arc::default(), scratch: Block::empty() })
     }
 
     /// The kernel in use.
@@ -84,8 +85,8 @@ impl Device for Cpu {
     }
 
     fn allocate(&mut self, bytes: usize, scratch_bytes: usize) -> Result<(), OutOfMemory> {
-        (self.arena, self.scratch) = (Block::empty(), Block::empty());
-        self.arena = Block::new(bytes)?;
+        (self.arena, self.scratch) = (Arc::default(), Block::empty());
+        self.arena = Arc::new(Block::new(bytes)?);
         self.scratch = Block::new(scratch_bytes)?;
         Ok(())
     }
@@ -121,6 +122,10 @@ impl Device for Cpu {
         let pointer = self.arena.pointer(from.offset, from.bytes());
         // SAFETY: in range of the arena; no operation runs while `&self` is held.
         unsafe { std::ptr::copy_nonoverlapping(pointer, bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    fn host(&mut self, view: View) -> Option<HostMemory> {
+        Some(self.arena.host(view))
     }
 
     fn clear(&mut self, view: View) {

@@ -1,10 +1,12 @@
 //! The reference device's arena: bytes, read as f64 matrices and written back with one rounding.
 
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use crate::{DType, OutOfMemory, View};
+use crate::arena::Block;
+use crate::{DType, HostMemory, OutOfMemory, View};
 
 /// A row-major matrix of f64, indexed `[(row, col)]`.
 #[derive(Clone, Debug)]
@@ -75,35 +77,42 @@ fn odd_rounded(value: f64) -> f32 {
 /// The arena.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    bytes: Vec<u8>,
+    block: Arc<Block>,
 }
 
 impl Memory {
     pub(super) fn zeroed(bytes: usize) -> Result<Self, OutOfMemory> {
-        let mut arena = Vec::new();
-        arena.try_reserve_exact(bytes).map_err(|_| OutOfMemory { bytes })?;
-        arena.resize(bytes, 0);
-        Ok(Self { bytes: arena })
+        Ok(Self { block: Arc::new(Block::new(bytes)?) })
+    }
+
+    #[track_caller]
+    pub(super) fn host(&self, view: View) -> HostMemory {
+        self.check(view);
+        self.block.host(view)
     }
 
     #[track_caller]
     fn slice(&self, view: View) -> &[u8] {
         self.check(view);
-        &self.bytes[view.offset..view.offset + view.bytes()]
+        // SAFETY: in range of the block, which only `slice_mut` writes; bytes that were given away by
+        // `host` are not used by operations.
+        unsafe { std::slice::from_raw_parts(self.block.pointer(view.offset, view.bytes()), view.bytes()) }
     }
 
     #[track_caller]
     fn slice_mut(&mut self, view: View) -> &mut [u8] {
         self.check(view);
-        &mut self.bytes[view.offset..view.offset + view.bytes()]
+        // SAFETY: in range of the block, which `&mut self` keeps other slices from; bytes that were given
+        // away by `host` are not used by operations.
+        unsafe { std::slice::from_raw_parts_mut(self.block.pointer(view.offset, view.bytes()), view.bytes()) }
     }
 
     #[track_caller]
     fn check(&self, view: View) {
         assert!(
-            view.offset.checked_add(view.bytes()).is_some_and(|end| end <= self.bytes.len()),
+            view.offset.checked_add(view.bytes()).is_some_and(|end| end <= self.block.bytes()),
             "{view:?} leaves the arena of {} bytes",
-            self.bytes.len()
+            self.block.bytes()
         );
         assert!(view.offset.is_multiple_of(view.dtype.bytes()), "{view:?} is not aligned to its elements");
     }

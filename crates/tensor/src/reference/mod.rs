@@ -20,8 +20,8 @@ mod paged_attention;
 use crate::philox::Stream;
 use crate::{
     AdamW, AttentionShape, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Dropout,
-    Embed, EmbedBackward, Gemm, Need, Norm, NormBackward, Operand, OutOfMemory, Packed, PagedAttention,
-    Rotary, RotaryRows, View,
+    Embed, EmbedBackward, Gemm, HostMemory, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
+    PagedAttention, Rotary, RotaryRows, View,
 };
 use memory::Memory;
 
@@ -62,6 +62,10 @@ impl Device for Reference {
 
     fn download(&self, from: View, bytes: &mut [u8]) {
         self.memory.download(from, bytes);
+    }
+
+    fn host(&mut self, view: View) -> Option<HostMemory> {
+        Some(self.memory.host(view))
     }
 
     fn clear(&mut self, view: View) {
