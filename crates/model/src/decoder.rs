@@ -373,7 +373,7 @@ impl Decoder {
             model::NormKind::Rms => NormKind::Rms,
         };
         let LayerNorm { weight, bias } = norm;
-        device.norm(&Norm { kind, x, add: None, weight, bias, out, stats, eps: self.model.norm_eps });
+        device.norm(&Norm { kind, x, weight, bias, out, stats, eps: self.model.norm_eps });
     }
 }
 

@@ -6,10 +6,15 @@
 //!       ▲                                                                  └▶ d_hidden = d_logits · W
 //!       └───────────────────────── written over the hidden chunk ──────────────────────────┘
 //! ```
+//! Where the vocabulary is split, the statistics of all ranks are gathered and the target's logit summed before
+//! the join, and the parts of `d_hidden` are summed behind the last chunk.
 
-use crate::linear::{Linear, Split, WeightJobs};
+use crate::linear::{Linear, Parallel, WeightJobs};
 use crate::norm::NormLayer;
+use crate::pass::Pass;
 use crate::plan::Builder;
+use crate::rank::{Exchange, Rank};
+use triax_comm::CommError;
 use triax_tensor::{
     Activation, Class, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Need, View,
 };
@@ -18,9 +23,13 @@ pub(crate) struct Head {
     norm: NormLayer,
     output: Linear,
     chunk: usize,
-    /// act `[chunk, vocab]`.
+    /// Where the vocabulary is split, and into how many parts.
+    split: Option<(Exchange, usize, usize)>,
+    /// First id of this rank.
+    vocab_start: usize,
+    /// act `[chunk, this rank's part of the vocabulary]`.
     logits: View,
-    /// f32 `[chunk, 2 · shards]`.
+    /// f32 `[parts · chunk, 2 · shards / parts]`.
     statistics: View,
     /// f32 `[chunk, 1]` each.
     target_logits: View,
@@ -32,7 +41,7 @@ pub(crate) struct Head {
 /// What the head keeps for one micro-batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadBuffers {
-    /// The last layer's output, act `[T, h]`.
+    /// The last layer's output, act `[l, h]`, `l` this rank's tokens.
     pub x: View,
     pub stats: View,
     /// Output of the final norm; in training its gradient after the forward pass.
@@ -45,13 +54,18 @@ impl HeadBuffers {
         let hidden = builder.model.hidden;
         Self {
             x,
-            stats: builder.rows(format!("slot.{slot}.norm.statistics"), Class::Activations, DType::F32, 2),
-            hidden: builder.rows(format!("slot.{slot}.norm"), Class::Activations, act, hidden),
+            stats: builder.local_rows(
+                format!("slot.{slot}.norm.statistics"),
+                Class::Activations,
+                DType::F32,
+                2,
+            ),
+            hidden: builder.local_rows(format!("slot.{slot}.norm"), Class::Activations, act, hidden),
         }
     }
 
-    pub(crate) fn rows(&self, tokens: usize) -> Self {
-        let cut = |view: View| view.row_range(0, tokens);
+    pub(crate) fn rows(&self, pass: &Pass) -> Self {
+        let cut = |view: View| view.row_range(0, pass.local_tokens());
         Self { x: cut(self.x), stats: cut(self.stats), hidden: cut(self.hidden) }
     }
 }
@@ -66,28 +80,31 @@ pub(crate) struct LossGradient {
 }
 
 impl Head {
-    pub(crate) fn plan(builder: &mut Builder<'_>) -> Self {
+    pub(crate) fn plan(builder: &mut Builder<'_>, exchange: Option<Exchange>) -> Self {
         let (model, options) = (builder.model, builder.options);
         let chunk = options.loss_chunk.min(options.tokens());
         let norm = NormLayer::plan(builder, "norm");
         let weight = if model.tied { "embedding.tokens" } else { "head" };
-        let output = Linear::plan_in(builder, weight, Split::Column, chunk, options.tensor_shards);
+        let output = Linear::plan_in(builder, weight, Parallel::Column, chunk, builder.own_shards());
+        let ids = builder.parameter(&format!("{weight}.weight")).rows.clone();
         builder.needs.push(Need::CrossEntropy {
             tokens: chunk,
-            vocab: model.vocab,
-            shards: options.tensor_shards,
+            vocab: ids.len(),
+            shards: builder.own_shards(),
             hidden: model.hidden,
             dtype: options.dtype,
         });
-        let tokens = options.tokens();
+        let (tokens, shards, parts) = (options.tokens(), builder.own_shards(), options.tensor.size);
         let mut add =
             |name: &str, dtype, rows, cols| builder.table.add(name, Class::Workspace, dtype, rows, cols);
         Self {
             norm,
             output,
             chunk,
-            logits: add("logits of a chunk", options.dtype, chunk, model.vocab),
-            statistics: add("logit statistics", DType::F32, chunk, 2 * options.tensor_shards),
+            split: exchange.map(|exchange| (exchange, options.tensor.index, parts)),
+            vocab_start: ids.start,
+            logits: add("logits of a chunk", options.dtype, chunk, ids.len()),
+            statistics: add("logit statistics", DType::F32, parts * chunk, 2 * shards),
             target_logits: add("target logits", DType::F32, chunk, 1),
             lse: add("logit log-sum-exp", DType::F32, chunk, 1),
             losses: add("losses", DType::F32, tokens, 1),
@@ -97,48 +114,76 @@ impl Head {
     /// Fills `losses`; with `gradient` also the gradients of the output layer and of `buffers.hidden`.
     pub(crate) fn forward(
         &self,
-        device: &mut dyn Device,
+        rank: &mut Rank<'_>,
         jobs: &mut WeightJobs,
+        pass: &Pass,
         buffers: &HeadBuffers,
         targets: View,
         gradient: Option<LossGradient>,
-    ) {
-        self.norm.forward(device, buffers.x, buffers.hidden, buffers.stats);
+    ) -> Result<(), CommError> {
+        self.norm.forward(rank.device, buffers.x, buffers.hidden, buffers.stats);
+        let all = match &self.split {
+            None => buffers.hidden,
+            Some((exchange, ..)) => exchange.spread(rank, pass, buffers.hidden, None, "last norm output")?,
+        };
         if gradient.is_some() {
-            self.output.ready_backward(device);
+            self.output.ready_backward(rank.device);
         }
         let tokens = targets.len();
         for start in (0..tokens).step_by(self.chunk) {
             let rows = self.chunk.min(tokens - start);
-            let hidden = buffers.hidden.row_range(start, rows);
+            let hidden = all.row_range(start, rows);
             let logits = self.logits.row_range(0, rows);
-            let statistics = self.statistics.row_range(0, rows);
-            let target_logits = self.target_logits.row_range(0, rows);
             let lse = self.lse.row_range(0, rows);
             let targets = targets.flat_range(start, rows);
-            device.cross_entropy(&CrossEntropy {
-                hidden,
-                weight: self.output.forward_operand(),
-                logits,
-                targets,
-                vocab_start: 0,
-                statistics,
-                target_logits,
-            });
-            let losses = self.losses.row_range(start, rows);
-            device.cross_entropy_join(&CrossEntropyJoin { statistics, target_logits, targets, lse, losses });
+            self.losses_of(rank, hidden, targets, self.losses.row_range(start, rows))?;
             let Some(LossGradient { scale, accumulate }) = gradient else { continue };
-            device.cross_entropy_gradient(&CrossEntropyGradient {
-                logits,
-                lse,
-                targets,
-                vocab_start: 0,
-                scale,
-            });
-            self.output.weight_gradient(device, jobs, hidden, logits, accumulate || start > 0);
-            jobs.run(device);
-            self.output.input_gradient(device, logits, hidden, Activation::None);
+            let vocab_start = self.vocab_start;
+            let op = CrossEntropyGradient { logits, lse, targets, vocab_start, scale };
+            rank.device.cross_entropy_gradient(&op);
+            self.output.weight_gradient(rank.device, jobs, hidden, logits, accumulate || start > 0);
+            jobs.run(rank.device);
+            let d_hidden = match &self.split {
+                None => hidden,
+                Some((exchange, ..)) => exchange.partial(pass).row_range(start, rows),
+            };
+            self.output.input_gradient(rank.device, logits, d_hidden, Activation::None);
         }
+        if let (Some((exchange, ..)), Some(_)) = (&self.split, gradient) {
+            let sum = exchange.join(rank, pass, "gradient of the last norm output")?;
+            rank.device.cast(sum, buffers.hidden);
+        }
+        Ok(())
+    }
+
+    /// Logits, log-sum-exp and losses of a chunk.
+    fn losses_of(
+        &self,
+        rank: &mut Rank<'_>,
+        hidden: View,
+        targets: View,
+        losses: View,
+    ) -> Result<(), CommError> {
+        let rows = hidden.rows;
+        let (index, parts) = self.split.map_or((0, 1), |(_, index, parts)| (index, parts));
+        let statistics = self.statistics.row_range(0, parts * rows);
+        let target_logits = self.target_logits.row_range(0, rows);
+        rank.device.cross_entropy(&CrossEntropy {
+            hidden,
+            weight: self.output.forward_operand(),
+            logits: self.logits.row_range(0, rows),
+            targets,
+            vocab_start: self.vocab_start,
+            statistics: statistics.row_range(index * rows, rows),
+            target_logits,
+        });
+        if self.split.is_some() {
+            rank.gather(statistics, "logit statistics")?;
+            rank.sum(target_logits, "target logits")?;
+        }
+        let lse = self.lse.row_range(0, rows);
+        rank.device.cross_entropy_join(&CrossEntropyJoin { statistics, target_logits, targets, lse, losses });
+        Ok(())
     }
 
     /// From the gradient in `buffers.hidden` to the gradient `d_x` of the last layer's output.
@@ -150,11 +195,11 @@ impl Head {
         self.output.pack(device);
     }
 
-    pub(crate) fn begin_step(&self, device: &mut dyn Device) {
-        self.norm.begin_step(device);
+    pub(crate) fn begin_group(&self, device: &mut dyn Device) {
+        self.norm.begin_group(device);
     }
 
-    pub(crate) fn finish_step(&self, device: &mut dyn Device) {
-        self.norm.finish_step(device);
+    pub(crate) fn finish_group(&self, rank: &mut Rank<'_>) -> Result<(), CommError> {
+        self.norm.finish_group(rank)
     }
 }

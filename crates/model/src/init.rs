@@ -15,7 +15,8 @@ pub(crate) fn initialise(device: &mut dyn Device, parameters: &[Parameter], seed
     for parameter in parameters {
         match parameter.init {
             Init::Normal { std } => {
-                device.fill_normal(parameter.weight, Stream::named(seed, &parameter.name), 0, 0.0, std);
+                let first = (parameter.rows.start * parameter.row_len()) as u64;
+                device.fill_normal(parameter.weight, Stream::named(seed, &parameter.name), first, 0.0, std);
             }
             Init::Constant(value) => device.fill(parameter.weight, value),
         }
@@ -30,20 +31,22 @@ pub(crate) fn load(
 ) -> Result<(), ModelError> {
     for parameter in parameters {
         let values = source.tensor(&parameter.name)?;
-        if values.len() != parameter.weight.len() {
+        let expected = parameter.dims.iter().product();
+        if values.len() != expected {
             return Err(ModelError::TensorLength {
                 name: parameter.name.clone(),
                 found: values.len(),
-                expected: parameter.weight.len(),
+                expected,
                 dims: parameter.dims.clone(),
             });
         }
-        device.upload_slice(parameter.weight, &values);
+        let row = parameter.row_len();
+        device.upload_slice(parameter.weight, &values[parameter.rows.start * row..parameter.rows.end * row]);
     }
     Ok(())
 }
 
-/// The weights in a device's memory as a source.
+/// The weights in a device's memory as a source; of networks whose layers are whole.
 pub struct DeviceTensors<'a> {
     pub(crate) device: &'a dyn Device,
     pub(crate) parameters: &'a [Parameter],

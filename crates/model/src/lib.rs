@@ -21,7 +21,7 @@
 //!   summed over tokens in one piece.
 //! * Master weights and gradients are f32; products read copies packed in the activation dtype after each
 //!   optimizer step; embeddings and norms read the masters.
-//! * The first micro-batch of a step writes weight gradients, the others add.
+//! * The first micro-batch of a group writes weight gradients, the others add.
 //! * Random numbers are addressed by the parameter's or the dropout site's name and a global index
 //!   (sample number · sequence length + position), never by rank or order.
 #![forbid(unsafe_code)]
@@ -42,13 +42,15 @@ mod norm;
 mod parameters;
 mod pass;
 mod plan;
+mod rank;
 mod session;
 
 pub use decoder::{Decoder, DecoderOptions, Span};
 pub use error::ModelError;
 pub use init::{DeviceTensors, TensorSource};
 pub use linear::WeightJob;
-pub use network::{MicroBatch, Network};
-pub use parameters::{Declaration, Init, Parameter, declare};
-pub use plan::{Options, Stage};
+pub use network::{LayerDone, MicroBatch, Network};
+pub use parameters::{Declaration, Init, Parameter, Split, declare};
+pub use plan::{Options, Stage, TensorSplit};
+pub use rank::Rank;
 pub use session::Session;

@@ -6,19 +6,20 @@
 //! row        [in, out]   in: virtual shards    out: one sum                 xᵀ·dy
 //! ```
 //! The first dimension is the one that tensor parallelism splits: a column-parallel layer splits its outputs,
-//! a row-parallel layer its inputs.
+//! a row-parallel layer its inputs. A rank's sum over virtual shards is then a part of the whole one: what a
+//! row-parallel layer's forward and a column-parallel layer's input gradient give is f32, to be joined.
 
 use crate::plan::Builder;
 use triax_tensor::{Activation, Device, Epilogue, Gemm, Need, Operand, Packed, View};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Split {
+pub(crate) enum Parallel {
     Column,
     Row,
 }
 
 pub(crate) struct Linear {
-    split: Split,
+    parallel: Parallel,
     shards: usize,
     weight: View,
     grad: View,
@@ -37,24 +38,24 @@ struct BackwardCopy {
 impl Linear {
     /// Plans the layer of the parameters `{name}.weight` and, if declared, `{name}.bias` for products of
     /// up to `rows` rows.
-    pub(crate) fn plan(builder: &mut Builder<'_>, name: &str, split: Split, rows: usize) -> Self {
-        Self::plan_in(builder, name, split, rows, 1)
+    pub(crate) fn plan(builder: &mut Builder<'_>, name: &str, parallel: Parallel, rows: usize) -> Self {
+        Self::plan_in(builder, name, parallel, rows, 1)
     }
 
     /// As [`Linear::plan`], with outputs whose virtual shards are summed over (the vocabulary in the loss).
     pub(crate) fn plan_in(
         builder: &mut Builder<'_>,
         name: &str,
-        split: Split,
+        parallel: Parallel,
         rows: usize,
         output_shards: usize,
     ) -> Self {
         let parameter = builder.parameter(&format!("{name}.weight"));
         let (weight, grad) = (parameter.weight, parameter.grad);
         let bias = builder.find(&format!("{name}.bias")).map(|p| (p.weight, p.grad));
-        let (inputs, outputs) = match split {
-            Split::Column => (weight.cols, weight.rows),
-            Split::Row => (weight.rows, weight.cols),
+        let (inputs, outputs) = match parallel {
+            Parallel::Column => (weight.cols, weight.rows),
+            Parallel::Row => (weight.rows, weight.cols),
         };
         let dtype = builder.options.dtype;
         let forward = builder.forward_copy(name, inputs, outputs, output_shards);
@@ -68,14 +69,14 @@ impl Linear {
             builder.needs.push(Need::Gemm { m: weight.rows, n: weight.cols, k: rows, dtype });
         }
         builder.needs.push(Need::Rows { tokens: rows, cols: outputs });
-        Self { split, shards: builder.options.tensor_shards, weight, grad, bias, forward, backward }
+        Self { parallel, shards: builder.own_shards(), weight, grad, bias, forward, backward }
     }
 
     /// Packs the working copies from the master weight.
     pub(crate) fn pack(&self, device: &mut dyn Device) {
-        let from = match self.split {
-            Split::Column => Operand::InnerCols(self.weight),
-            Split::Row => Operand::InnerRows(self.weight),
+        let from = match self.parallel {
+            Parallel::Column => Operand::InnerCols(self.weight),
+            Parallel::Row => Operand::InnerRows(self.weight),
         };
         device.pack(from, self.forward);
         if let Some(copy) = self.backward
@@ -86,9 +87,9 @@ impl Linear {
     }
 
     fn pack_backward(&self, device: &mut dyn Device, to: Packed) {
-        let from = match self.split {
-            Split::Column => Operand::InnerRows(self.weight),
-            Split::Row => Operand::InnerCols(self.weight),
+        let from = match self.parallel {
+            Parallel::Column => Operand::InnerRows(self.weight),
+            Parallel::Row => Operand::InnerCols(self.weight),
         };
         device.pack(from, to);
     }
@@ -99,15 +100,27 @@ impl Linear {
 
     /// `out = epilogue(x · W)`, the layer's bias included.
     pub(crate) fn forward(&self, device: &mut dyn Device, x: View, out: View, epilogue: Epilogue) {
-        let inner_shards = if self.split == Split::Row { self.shards } else { 1 };
+        self.product(device, x, out, Epilogue { bias: self.bias(), ..epilogue });
+    }
+
+    /// `partial = x · W`, f32, this rank's part of a row-parallel layer's sum; the bias comes behind the sum.
+    pub(crate) fn forward_partial(&self, device: &mut dyn Device, x: View, partial: View) {
+        self.product(device, x, partial, Epilogue::default());
+    }
+
+    fn product(&self, device: &mut dyn Device, x: View, out: View, epilogue: Epilogue) {
         device.gemm(&Gemm {
             left: Operand::InnerCols(x),
             right: Operand::Packed(self.forward),
             out,
-            inner_shards,
+            inner_shards: if self.parallel == Parallel::Row { self.shards } else { 1 },
             accumulate: false,
-            epilogue: Epilogue { bias: self.bias.map(|(weight, _)| weight), ..epilogue },
+            epilogue,
         });
+    }
+
+    pub(crate) fn bias(&self) -> Option<View> {
+        self.bias.map(|(weight, _)| weight)
     }
 
     /// Must precede the input gradients of a micro-batch.
@@ -119,7 +132,7 @@ impl Linear {
         }
     }
 
-    /// `d_x = activation(d_out · Wᵀ)`.
+    /// `d_x = activation(d_out · Wᵀ)`; of a split column-parallel layer this rank's part of the sum, f32.
     pub(crate) fn input_gradient(
         &self,
         device: &mut dyn Device,
@@ -132,7 +145,7 @@ impl Linear {
             left: Operand::InnerCols(d_out),
             right: Operand::Packed(copy.packed),
             out: d_x,
-            inner_shards: if self.split == Split::Column { self.shards } else { 1 },
+            inner_shards: if self.parallel == Parallel::Column { self.shards } else { 1 },
             accumulate: false,
             epilogue: Epilogue { activation, ..Epilogue::default() },
         });
@@ -150,15 +163,15 @@ impl Linear {
         if let Some((_, grad)) = self.bias {
             device.column_sums(d_out, grad);
         }
-        let (left, right) = match self.split {
-            Split::Column => (d_out, x),
-            Split::Row => (x, d_out),
+        let (left, right) = match self.parallel {
+            Parallel::Column => (d_out, x),
+            Parallel::Row => (x, d_out),
         };
         jobs.push(WeightJob { left, right, out: self.grad, accumulate });
     }
 
     /// Empties what micro-batches add to.
-    pub(crate) fn begin_step(&self, device: &mut dyn Device) {
+    pub(crate) fn begin_group(&self, device: &mut dyn Device) {
         if let Some((_, grad)) = self.bias {
             device.clear(grad);
         }
@@ -178,13 +191,23 @@ pub struct WeightJob {
 }
 
 /// Weight gradients waiting to be run, in order; never grows after planning.
+#[derive(Debug)]
 pub(crate) struct WeightJobs {
     jobs: Vec<WeightJob>,
+    deferred: bool,
 }
 
 impl WeightJobs {
-    pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { jobs: Vec::with_capacity(capacity) }
+    /// `deferred`: the buffers that jobs read keep their values until [`WeightJobs::run`].
+    pub(crate) fn with_capacity(capacity: usize, deferred: bool) -> Self {
+        Self { jobs: Vec::with_capacity(capacity), deferred }
+    }
+
+    /// The buffers that waiting jobs read are about to be used again: runs the jobs, unless they are deferred.
+    pub(crate) fn settle(&mut self, device: &mut dyn Device) {
+        if !self.deferred {
+            self.run(device);
+        }
     }
 
     fn push(&mut self, job: WeightJob) {

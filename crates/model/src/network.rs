@@ -2,11 +2,12 @@
 //! micro-batches.
 //!
 //! ```text
-//! begin_step ─▶ forward_backward ─▶ … ─▶ forward_backward ─▶ finish_step ─▶ (optimizer) ─▶ pack_weights
+//! begin_step ─▶ begin_group ─▶ forward, backward of each micro-batch ─▶ finish_group ─▶ … ─▶ (optimizer) ─▶ pack_weights
 //! ```
-//! Between `begin_step` and `finish_step` nothing is allocated on the host.
+//! A group is the micro-batches whose gradients are summed in one piece; what joins several groups is the caller.
+//! On a rank that holds whole layers nothing is allocated on the host between `begin_step` and `finish_group`.
 
-use crate::activations::{self, GradientBuffers, LayerBuffers};
+use crate::activations::{self, GradientBuffers, LayerBuffers, LayerHalves};
 use crate::attention::Attention;
 use crate::embedding::Embedding;
 use crate::feed_forward::FeedForward;
@@ -15,7 +16,10 @@ use crate::init::{self, DeviceTensors};
 use crate::linear::WeightJobs;
 use crate::pass::Pass;
 use crate::plan::Builder;
+use crate::rank::{Exchange, Rank};
 use crate::{ModelError, Options, Parameter, Stage, TensorSource};
+use std::ops::Range;
+use triax_comm::CommError;
 use triax_spec::model::{self, Model};
 use triax_spec::run::Recompute;
 use triax_tensor::{Class, DType, Device, DeviceExt, IGNORE, Mask, Need, Table, View};
@@ -42,14 +46,22 @@ pub struct Network {
     pub(crate) embedding: Option<Embedding>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) head: Option<Head>,
+    /// Which of `layers` each chunk runs.
+    chunks: Vec<Range<usize>>,
+    /// Of layers whose gradients of the group are finished.
+    finished: Vec<bool>,
     pub(crate) slots: Vec<Slot>,
     gradients: Option<Gradients>,
     /// F64 `[1, micro-batches]`.
     loss_sums: View,
+    /// Of the output layer, and of the layers when they run at once.
     jobs: WeightJobs,
     host: Vec<f64>,
     step: Step,
 }
+
+/// Called when all gradients of a layer (its index among this rank's) are finished.
+pub type LayerDone<'f> = &'f mut dyn FnMut(&mut Rank<'_>, usize) -> Result<(), CommError>;
 
 /// One transformer layer.
 pub(crate) struct Layer {
@@ -62,28 +74,39 @@ pub(crate) struct Slot {
     pub tokens: View,
     targets: View,
     prefix: View,
+    /// Of the longest chunk.
     pub layers: Vec<LayerBuffers>,
     pub head: Option<HeadBuffers>,
-    /// What the last layer here writes, act `[T, h]`.
+    /// What the last layer of a chunk writes, act `[l, h]`.
     output: View,
+    /// Gradients and weight jobs that wait, when weight gradients are deferred.
+    deferred: Option<Deferred>,
     pass: Pass,
+}
+
+struct Deferred {
+    layers: Vec<LayerHalves>,
+    jobs: WeightJobs,
 }
 
 /// What the backward pass needs beyond the slots.
 struct Gradients {
     buffers: GradientBuffers,
-    /// Gradient of the residual stream, act `[T, h]`.
-    residual: View,
-    /// F64 `[1, parameters]`.
-    squares: View,
+    /// Shared by all layers, when weight gradients run at once.
+    halves: Option<LayerHalves>,
+    /// Gradients of the residual stream, act `[l, h]`: two in a pipeline, so that one can be under way.
+    residuals: Vec<View>,
 }
 
 /// How far the current step is.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Step {
-    forwarded: usize,
-    backwarded: usize,
+    /// Losses summed so far.
+    losses: usize,
     counted: u64,
+    /// Micro-batches of the group that have written the output layer's, and each chunk's, gradients.
+    head: usize,
+    chunks: Vec<usize>,
 }
 
 impl Network {
@@ -107,40 +130,52 @@ impl Network {
         device: &dyn Device,
         table: &mut Table,
     ) -> Result<Self, ModelError> {
-        if stage.layers.is_empty() || stage.layers.end > model.layers {
+        let outside = |chunk: &Range<usize>| chunk.is_empty() || chunk.end > model.layers;
+        if stage.chunks.is_empty() || stage.chunks.iter().any(outside) {
             return Err(ModelError::invalid(
                 "layers of a stage",
-                format!("{:?}", stage.layers),
-                format!("must be a non-empty part of 0..{}", model.layers),
+                format!("{:?}", stage.chunks),
+                format!("must be non-empty parts of 0..{}", model.layers),
             ));
         }
         let mut builder = Builder::new(model, options, stage, device, table)?;
         let builder = &mut builder;
-        let embedding = stage.first.then(|| Embedding::plan(builder, stage.last));
+        let exchange = Exchange::plan(builder);
+        let embedding = stage.first.then(|| Embedding::plan(builder, stage.last, exchange));
         let layers: Vec<Layer> = stage
-            .layers
-            .clone()
+            .layers()
             .map(|layer| Layer {
-                attention: Attention::plan(builder, layer),
-                feed_forward: FeedForward::plan(builder, layer),
+                attention: Attention::plan(builder, layer, exchange),
+                feed_forward: FeedForward::plan(builder, layer, exchange),
             })
             .collect();
-        let head = stage.last.then(|| Head::plan(builder));
-        let slots = activations::plan(builder, stage.layers.clone(), slots)
+        let head = stage.last.then(|| Head::plan(builder, exchange));
+        let mut first = 0;
+        let chunks: Vec<Range<usize>> = stage
+            .chunks
+            .iter()
+            .map(|chunk| {
+                first += chunk.len();
+                first - chunk.len()..first
+            })
+            .collect();
+        let longest = chunks.iter().map(Range::len).max().unwrap_or(0);
+        let slots = activations::plan(builder, longest, slots)
             .into_iter()
             .enumerate()
             .map(|(slot, layers)| Slot::plan(builder, slot, layers, stage.last))
             .collect();
         let parameters = builder.parameters.len();
+        let whole = stage.first && stage.last && chunks.len() == 1;
         let gradients = options.training.then(|| Gradients {
             buffers: GradientBuffers::plan(builder),
-            residual: builder.rows(
-                "gradient of the residual stream".into(),
-                Class::Workspace,
-                options.dtype,
-                model.hidden,
-            ),
-            squares: builder.table.add("gradient squares", Class::Workspace, DType::F64, 1, parameters),
+            halves: (!options.deferred).then(|| LayerHalves::plan_shared(builder)),
+            residuals: (0..if whole { 1 } else { 2 })
+                .map(|index| {
+                    let name = format!("gradient {index} of the residual stream");
+                    builder.local_rows(name, Class::Workspace, options.dtype, model.hidden)
+                })
+                .collect(),
         });
         let loss_sums =
             builder.table.add("loss sums", Class::Workspace, DType::F64, 1, options.micro_batches);
@@ -150,19 +185,31 @@ impl Network {
             parameters: std::mem::take(&mut builder.parameters),
             needs: std::mem::take(&mut builder.needs),
             embedding,
+            finished: vec![false; layers.len()],
             layers,
             head,
+            step: Step { chunks: vec![0; chunks.len()], ..Step::default() },
+            chunks,
             slots,
             gradients,
             loss_sums,
-            jobs: WeightJobs::with_capacity(8),
+            jobs: WeightJobs::with_capacity(8, false),
             host: vec![0.0; parameters.max(options.micro_batches)],
-            step: Step::default(),
         })
     }
 
     pub const fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Layers of this rank.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Whether this rank has the output layer.
+    pub const fn has_head(&self) -> bool {
+        self.head.is_some()
     }
 
     pub const fn options(&self) -> &Options {
@@ -177,6 +224,13 @@ impl Network {
     /// In the order of the forward pass, as [`crate::declare`] lists them.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
+    }
+
+    /// Fills what the passes read beside the weights; once after allocation.
+    pub fn prepare(&self, device: &mut dyn Device) {
+        if let Some(embedding) = &self.embedding {
+            embedding.prepare(device);
+        }
     }
 
     /// First values of all parameters: normal with the model's std (output projections scaled if it says
@@ -206,29 +260,43 @@ impl Network {
         }
     }
 
-    /// Starts a step: empties the small sums that micro-batches add to. Every started step must be finished,
-    /// also one whose gradients are thrown away.
+    /// Starts a step. Every started step must be finished, also one whose gradients are thrown away.
     pub fn begin_step(&mut self, device: &mut dyn Device) {
         assert!(self.options.training, "a step on a network planned for evaluation");
-        self.step = Step::default();
+        (self.step.losses, self.step.counted) = (0, 0);
+        self.begin_group(device);
+    }
+
+    /// Starts a further group of the step: its first micro-batch writes the gradients, the others add to them.
+    pub fn begin_group(&mut self, device: &mut dyn Device) {
+        self.step.head = 0;
+        self.step.chunks.fill(0);
+        self.finished.fill(false);
         if let Some(embedding) = &self.embedding {
-            embedding.begin_step(device);
+            embedding.begin_group(device);
         }
         for layer in &self.layers {
-            layer.attention.begin_step(device);
-            layer.feed_forward.begin_step(device);
+            layer.attention.begin_group(device);
+            layer.feed_forward.begin_group(device);
         }
         if let Some(head) = &self.head {
-            head.begin_step(device);
+            head.begin_group(device);
         }
     }
 
-    /// One micro-batch: losses, and gradients added to those of the step. `grad_scale` is the loss scale
-    /// divided by the number of tokens that count in the whole global batch.
-    pub fn forward_backward(&mut self, device: &mut dyn Device, batch: &MicroBatch<'_>, grad_scale: f32) {
-        self.upload(device, 0, batch);
-        self.forward(device, 0, grad_scale);
-        self.backward(device, 0);
+    /// One micro-batch of a whole network: losses, and gradients added to those of the group. `grad_scale` is the
+    /// loss scale divided by the number of tokens that count in the whole global batch. `done`: see
+    /// [`Network::backward`].
+    pub fn forward_backward(
+        &mut self,
+        rank: &mut Rank<'_>,
+        batch: &MicroBatch<'_>,
+        grad_scale: f32,
+        done: Option<LayerDone<'_>>,
+    ) -> Result<(), CommError> {
+        self.upload(rank.device, 0, batch);
+        self.forward(rank, 0, 0, grad_scale)?;
+        self.backward(rank, 0, 0, 0, done)
     }
 
     /// Copies a micro-batch to the device, for the passes of `slot`.
@@ -237,8 +305,7 @@ impl Network {
     /// When the micro-batch is not what was planned, or a token id is not in the vocabulary.
     pub fn upload(&mut self, device: &mut dyn Device, slot: usize, batch: &MicroBatch<'_>) {
         let pass = self.pass(slot, batch, true);
-        let slot = &mut self.slots[slot];
-        slot.upload(device, batch, pass);
+        self.slots[slot].upload(device, batch, pass);
         self.step.counted += batch.targets.iter().filter(|&&t| t != IGNORE).count() as u64;
     }
 
@@ -267,110 +334,216 @@ impl Network {
             }
             (mask, prefix) => panic!("a model with the {mask:?} mask and prefix lengths {prefix:?}"),
         };
-        Pass { batch: sequences, seq, first_row: batch.first_sample * options.sequence as u64, dropout, mask }
-    }
-
-    /// Forward pass of the micro-batch in `slot`; on the last stage also its loss and the gradients of the
-    /// output layer.
-    pub fn forward(&mut self, device: &mut dyn Device, slot: usize, grad_scale: f32) {
-        let accumulate = self.step.forwarded > 0;
-        self.run_layers(device, slot);
-        self.run_head(device, slot, Some(LossGradient { scale: grad_scale, accumulate }));
-        if let Some(head) = &self.head {
-            assert!(
-                self.step.forwarded < self.options.micro_batches,
-                "more than the planned {} micro-batches in a step",
-                self.options.micro_batches
-            );
-            let losses = head.losses.row_range(0, self.slots[slot].pass.tokens());
-            device.sum(losses, self.loss_sums.flat_range(self.step.forwarded, 1));
+        let parts = options.tensor.token_parts();
+        assert!(tokens.is_multiple_of(parts), "{tokens} tokens on {parts} ranks");
+        Pass {
+            batch: sequences,
+            seq,
+            first_row: batch.first_sample * options.sequence as u64,
+            dropout,
+            mask,
+            parts,
+            part: options.tensor.index % parts,
         }
-        self.step.forwarded += 1;
     }
 
-    fn run_layers(&self, device: &mut dyn Device, slot: usize) {
+    /// What `chunk` reads of the micro-batch in `slot` when another chunk comes before it: act `[l, h]`.
+    pub fn input(&self, slot: usize) -> View {
         let slot = &self.slots[slot];
-        let tokens = slot.pass.tokens();
-        if let Some(embedding) = &self.embedding {
-            let x = slot.layers[0].x.row_range(0, tokens);
-            embedding.forward(device, &slot.pass, slot.tokens.flat_range(0, tokens), 0, x);
-        }
-        for (index, layer) in self.layers.iter().enumerate() {
-            let buffers = slot.layers[index].rows(tokens);
-            layer.attention.forward(device, &slot.pass, &buffers);
-            let out = slot.output_of(index).row_range(0, tokens);
-            layer.feed_forward.forward(device, &slot.pass, &buffers, out);
-        }
+        slot.layers[0].x.row_range(0, slot.pass.local_tokens())
     }
 
-    fn run_head(&mut self, device: &mut dyn Device, slot: usize, gradient: Option<LossGradient>) {
-        let slot = &self.slots[slot];
-        let tokens = slot.pass.tokens();
-        if let (Some(head), Some(buffers)) = (&self.head, &slot.head) {
-            let targets = slot.targets.flat_range(0, tokens);
-            head.forward(device, &mut self.jobs, &buffers.rows(tokens), targets, gradient);
-        }
+    /// What `chunk` writes of the micro-batch in `slot`: act `[l, h]`.
+    pub fn output(&self, slot: usize, chunk: usize) -> View {
+        let (slot, layers) = (&self.slots[slot], self.chunks[chunk].len());
+        slot.output_of(layers - 1, layers).row_range(0, slot.pass.local_tokens())
     }
 
-    /// Backward pass of the micro-batch in `slot`, after its forward pass; micro-batches go through forward
-    /// and backward in the same order.
-    pub fn backward(&mut self, device: &mut dyn Device, slot: usize) {
+    /// Gradient of the residual stream number `index` for the micro-batch in `slot`: of a chunk's output before its
+    /// backward pass, of its input behind it. act `[l, h]`.
+    pub fn residual_gradient(&self, slot: usize, index: usize) -> View {
+        self.gradients().residuals[index].row_range(0, self.slots[slot].pass.local_tokens())
+    }
+
+    /// Gradients of the residual stream that there are.
+    pub fn residual_gradients(&self) -> usize {
+        self.gradients.as_ref().map_or(0, |gradients| gradients.residuals.len())
+    }
+
+    fn gradients(&self) -> &Gradients {
+        self.gradients.as_ref().expect("backward runs only in networks planned for training")
+    }
+
+    fn is_first(&self, chunk: usize) -> bool {
+        chunk == 0 && self.embedding.is_some()
+    }
+
+    fn is_last(&self, chunk: usize) -> bool {
+        chunk + 1 == self.chunks.len() && self.head.is_some()
+    }
+
+    /// Forward pass of `chunk` for the micro-batch in `slot`; behind the last chunk of all also its loss and the
+    /// gradients of the output layer.
+    pub fn forward(
+        &mut self,
+        rank: &mut Rank<'_>,
+        slot: usize,
+        chunk: usize,
+        grad_scale: f32,
+    ) -> Result<(), CommError> {
+        self.run_layers(rank, slot, chunk)?;
+        if !self.is_last(chunk) {
+            return Ok(());
+        }
+        let accumulate = self.step.head > 0;
+        self.run_head(rank, slot, Some(LossGradient { scale: grad_scale, accumulate }))?;
+        self.step.head += 1;
+        assert!(
+            self.step.losses < self.options.micro_batches,
+            "more than the planned {} micro-batches in a step",
+            self.options.micro_batches
+        );
+        let head = self.head.as_ref().expect("the last chunk has the head");
+        let losses = head.losses.row_range(0, self.slots[slot].pass.tokens());
+        rank.device.sum(losses, self.loss_sums.flat_range(self.step.losses, 1));
+        self.step.losses += 1;
+        Ok(())
+    }
+
+    fn run_layers(&self, rank: &mut Rank<'_>, slot: usize, chunk: usize) -> Result<(), CommError> {
         let slot = &self.slots[slot];
         let pass = &slot.pass;
-        let tokens = pass.tokens();
-        let accumulate = self.step.backwarded > 0;
-        let gradients = self.gradients.as_ref().expect("backward runs only in networks planned for training");
-        let d_x = gradients.residual.row_range(0, tokens);
-        let work = gradients.buffers.rows(tokens);
-        if let (Some(head), Some(buffers)) = (&self.head, &slot.head) {
-            head.backward(device, &buffers.rows(tokens), d_x);
+        let layers = &self.layers[self.chunks[chunk].clone()];
+        if let (Some(embedding), true) = (&self.embedding, chunk == 0) {
+            let x = slot.layers[0].x.row_range(0, pass.local_tokens());
+            embedding.forward(rank, pass, slot.tokens.flat_range(0, pass.tokens()), 0, x)?;
         }
-        for (layer, buffers) in self.layers.iter().zip(&slot.layers).rev() {
-            let buffers = &buffers.rows(tokens);
+        for (index, layer) in layers.iter().enumerate() {
+            let buffers = slot.layers[index].rows(pass);
+            layer.attention.forward(rank, pass, &buffers)?;
+            let out = slot.output_of(index, layers.len()).row_range(0, pass.local_tokens());
+            layer.feed_forward.forward(rank, pass, &buffers, out)?;
+        }
+        Ok(())
+    }
+
+    fn run_head(
+        &mut self,
+        rank: &mut Rank<'_>,
+        slot: usize,
+        gradient: Option<LossGradient>,
+    ) -> Result<(), CommError> {
+        let slot = &self.slots[slot];
+        if let (Some(head), Some(buffers)) = (&self.head, &slot.head) {
+            let (pass, targets) = (&slot.pass, slot.targets.flat_range(0, slot.pass.tokens()));
+            head.forward(rank, &mut self.jobs, pass, &buffers.rows(pass), targets, gradient)?;
+        }
+        Ok(())
+    }
+
+    /// Backward pass of `chunk` for the micro-batch in `slot`, after its forward pass, on gradient `residual` of the
+    /// residual stream; the micro-batches of a group go through both in the same order. With deferred weight
+    /// gradients they wait for [`Network::backward_weight`]. `done`, given with the last micro-batch of a group, is
+    /// told of each layer whose gradients are then finished.
+    pub fn backward(
+        &mut self,
+        rank: &mut Rank<'_>,
+        slot: usize,
+        chunk: usize,
+        residual: usize,
+        mut done: Option<LayerDone<'_>>,
+    ) -> Result<(), CommError> {
+        let (first, last) = (self.is_first(chunk), self.is_last(chunk));
+        let gradients = self.gradients.as_ref().expect("backward runs only in networks planned for training");
+        let Slot { tokens, layers: buffers, head, deferred, pass, .. } = &mut self.slots[slot];
+        let d_x = gradients.residuals[residual].row_range(0, pass.local_tokens());
+        let work = gradients.buffers.rows(pass);
+        let accumulate = self.step.chunks[chunk] > 0;
+        if let (Some(head), Some(buffers), true) = (&self.head, head, last) {
+            head.backward(rank.device, &buffers.rows(pass), d_x);
+        }
+        for index in (0..self.chunks[chunk].len()).rev() {
+            let number = self.chunks[chunk].start + index;
+            let layer = &self.layers[number];
+            let buffers = &buffers[index].rows(pass);
+            let (halves, jobs) = match deferred {
+                Some(deferred) => (&deferred.layers[index], &mut deferred.jobs),
+                None => (gradients.halves.as_ref().expect("shared unless deferred"), &mut self.jobs),
+            };
             match self.options.recompute {
                 Recompute::None => {}
-                Recompute::Selective => layer.feed_forward.recompute(device, buffers),
+                Recompute::Selective => layer.feed_forward.recompute(rank.device, buffers),
                 Recompute::Full => {
-                    layer.attention.forward(device, pass, buffers);
-                    layer.feed_forward.activate(device, buffers);
+                    layer.attention.forward(rank, pass, buffers)?;
+                    layer.feed_forward.activate(rank, pass, buffers)?;
                 }
             }
-            layer.feed_forward.backward(device, &mut self.jobs, pass, buffers, &work, d_x, accumulate);
+            let half = (&work, &halves.feed_forward.rows(pass));
+            layer.feed_forward.backward(rank, jobs, pass, buffers, half, d_x, accumulate)?;
             if self.options.recompute == Recompute::Selective {
-                layer.attention.recompute(device, pass, buffers);
+                layer.attention.recompute(rank.device, pass, buffers);
             }
-            layer.attention.backward(device, &mut self.jobs, pass, buffers, &work, d_x, accumulate);
+            let half = (&work, &halves.attention.rows(pass));
+            layer.attention.backward(rank, jobs, pass, buffers, half, d_x, accumulate)?;
+            if let (Some(done), None) = (&mut done, &deferred) {
+                layer.finish_group(rank)?;
+                self.finished[number] = true;
+                done(rank, number)?;
+            }
         }
-        if let Some(embedding) = &self.embedding {
-            embedding.backward(device, pass, slot.tokens.flat_range(0, tokens), d_x);
+        if let (Some(embedding), true) = (&self.embedding, first) {
+            embedding.backward(rank, pass, tokens.flat_range(0, pass.tokens()), d_x)?;
         }
-        self.step.backwarded += 1;
+        self.step.chunks[chunk] += 1;
+        Ok(())
     }
 
-    /// Runs the weight gradients that wait.
-    pub fn run_weight_jobs(&mut self, device: &mut dyn Device) {
-        self.jobs.run(device);
+    /// The weight gradients that the backward pass of `chunk` for the micro-batch in `slot` left; `done` as there.
+    pub fn backward_weight(
+        &mut self,
+        rank: &mut Rank<'_>,
+        slot: usize,
+        chunk: usize,
+        done: Option<LayerDone<'_>>,
+    ) -> Result<(), CommError> {
+        let deferred = self.slots[slot].deferred.as_mut().expect("planned with deferred weight gradients");
+        deferred.jobs.run(rank.device);
+        if let Some(done) = done {
+            for number in self.chunks[chunk].clone().rev() {
+                self.layers[number].finish_group(rank)?;
+                self.finished[number] = true;
+                done(rank, number)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Ends a step: after it every parameter's `grad` holds the step's gradient.
-    pub fn finish_step(&mut self, device: &mut dyn Device) {
-        self.run_weight_jobs(device);
-        for layer in &self.layers {
-            layer.attention.finish_step(device);
-            layer.feed_forward.finish_step(device);
+    /// Ends a group: after it every parameter's `grad` holds the group's gradient.
+    pub fn finish_group(&mut self, rank: &mut Rank<'_>) -> Result<(), CommError> {
+        for (layer, finished) in self.layers.iter().zip(&mut self.finished) {
+            if !*finished {
+                layer.finish_group(rank)?;
+                *finished = true;
+            }
         }
         if let Some(head) = &self.head {
-            head.finish_step(device);
+            head.finish_group(rank)?;
         }
         if let Some(embedding) = &self.embedding {
-            embedding.finish_step(device);
+            embedding.finish_group(rank.device);
         }
+        Ok(())
     }
 
-    /// Sum of the losses (natural logarithm) of all tokens that counted in the step so far; waits for the device.
-    pub fn loss_sum(&mut self, device: &dyn Device) -> f64 {
-        let count = self.step.forwarded;
-        self.read_sum(device, self.loss_sums, count)
+    /// The losses of the step's micro-batches so far, each summed over its tokens (natural logarithm), in the order
+    /// of their forward passes; waits for the device. Empty without the output layer.
+    pub fn losses(&mut self, device: &dyn Device) -> &[f64] {
+        let count = self.step.losses;
+        let host = &mut self.host[..count];
+        if count > 0 {
+            device.download(self.loss_sums.flat_range(0, count), bytemuck::cast_slice_mut(host));
+        }
+        host
     }
 
     /// Number of tokens that counted in the step so far.
@@ -378,35 +551,45 @@ impl Network {
         self.step.counted
     }
 
-    /// Sum of squares of all gradients, parameter by parameter in order; waits for the device.
-    pub fn gradient_squares(&mut self, device: &mut dyn Device) -> f64 {
-        let gradients = self.gradients.as_ref().expect("only networks planned for training have gradients");
-        let squares = gradients.squares;
-        for (index, parameter) in self.parameters.iter().enumerate() {
-            device.sum_of_squares(parameter.grad, squares.flat_range(index, 1));
-        }
-        self.read_sum(device, squares, self.parameters.len())
-    }
-
-    fn read_sum(&mut self, device: &dyn Device, from: View, count: usize) -> f64 {
-        if count == 0 {
-            return 0.0;
-        }
-        let host = &mut self.host[..count];
-        device.download(from.flat_range(0, count), bytemuck::cast_slice_mut(host));
-        host.iter().sum()
-    }
-
-    /// Evaluation: the loss of every token (0 for ignored ones) into `losses`, without dropout and gradients.
+    /// Evaluation without dropout and gradients, `chunk` of the micro-batch uploaded to slot 0 by
+    /// [`Network::upload_evaluation`]; behind the last chunk of all [`Network::token_losses`] has its losses.
     /// Not between `forward` and `backward` of slot 0.
-    pub fn forward_loss(&mut self, device: &mut dyn Device, batch: &MicroBatch<'_>, losses: &mut [f32]) {
-        assert_eq!(losses.len(), batch.tokens.len(), "one loss for each token");
+    pub fn evaluate(&mut self, rank: &mut Rank<'_>, chunk: usize) -> Result<(), CommError> {
+        self.run_layers(rank, 0, chunk)?;
+        if self.is_last(chunk) { self.run_head(rank, 0, None) } else { Ok(()) }
+    }
+
+    /// Copies a micro-batch to slot 0 for [`Network::evaluate`].
+    pub fn upload_evaluation(&mut self, device: &mut dyn Device, batch: &MicroBatch<'_>) {
         let pass = self.pass(0, batch, false);
         self.slots[0].upload(device, batch, pass);
-        self.run_layers(device, 0);
-        self.run_head(device, 0, None);
+    }
+
+    /// The loss of every token of the last forward pass (0 for ignored ones), on the last stage.
+    pub fn token_losses(&self, device: &dyn Device, losses: &mut [f32]) {
         let head = self.head.as_ref().expect("losses are on the last stage");
         device.download(head.losses.row_range(0, losses.len()), bytemuck::cast_slice_mut(losses));
+    }
+
+    /// [`Network::evaluate`] of a whole network: the loss of every token into `losses`.
+    pub fn forward_loss(
+        &mut self,
+        rank: &mut Rank<'_>,
+        batch: &MicroBatch<'_>,
+        losses: &mut [f32],
+    ) -> Result<(), CommError> {
+        assert_eq!(losses.len(), batch.tokens.len(), "one loss for each token");
+        self.upload_evaluation(rank.device, batch);
+        self.evaluate(rank, 0)?;
+        self.token_losses(rank.device, losses);
+        Ok(())
+    }
+}
+
+impl Layer {
+    fn finish_group(&self, rank: &mut Rank<'_>) -> Result<(), CommError> {
+        self.attention.finish_group(rank)?;
+        self.feed_forward.finish_group(rank)
     }
 }
 
@@ -420,13 +603,17 @@ impl Slot {
             (ids("tokens", tokens), ids("targets", tokens), ids("prefix", samples));
         let output = if builder.options.training {
             let (dtype, hidden) = (builder.options.dtype, builder.model.hidden);
-            builder.rows(format!("slot.{slot}.output"), Class::Activations, dtype, hidden)
+            builder.local_rows(format!("slot.{slot}.output"), Class::Activations, dtype, hidden)
         } else {
             layers[0].x
         };
         let head = last.then(|| HeadBuffers::plan(builder, slot, output));
-        let pass = Pass { batch: 0, seq: 1, first_row: 0, dropout: false, mask: Mask::Causal };
-        Self { tokens: token_ids, targets, prefix, layers, head, output, pass }
+        let pass = Pass::plain(0, 1, Mask::Causal);
+        let deferred = (builder.options.training && builder.options.deferred).then(|| Deferred {
+            layers: (0..layers.len()).map(|layer| LayerHalves::plan_own(builder, slot, layer)).collect(),
+            jobs: WeightJobs::with_capacity(4 * layers.len(), true),
+        });
+        Self { tokens: token_ids, targets, prefix, layers, head, output, deferred, pass }
     }
 
     fn upload(&mut self, device: &mut dyn Device, batch: &MicroBatch<'_>, pass: Pass) {
@@ -439,8 +626,8 @@ impl Slot {
         self.pass = pass;
     }
 
-    /// Where layer `index` of this stage writes.
-    pub(crate) fn output_of(&self, index: usize) -> View {
-        self.layers.get(index + 1).map_or(self.output, |next| next.x)
+    /// Where layer `index` of a chunk of `layers` layers writes.
+    pub(crate) fn output_of(&self, index: usize, layers: usize) -> View {
+        if index + 1 < layers { self.layers[index + 1].x } else { self.output }
     }
 }

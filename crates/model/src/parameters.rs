@@ -1,6 +1,7 @@
 //! The parameters of a network as a list: names, shapes, first values, decay. A pure function of the model.
 
 use crate::Stage;
+use std::ops::Range;
 use triax_spec::model::{Activation, Model, NormKind, Positions};
 use triax_tensor::View;
 
@@ -14,6 +15,17 @@ pub enum Init {
     Constant(f32),
 }
 
+/// How tensor parallelism splits the first dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Not at all: every rank of a group holds all of it.
+    Whole,
+    /// Into equal parts: heads with what belongs to them, feed-forward columns.
+    Equal,
+    /// Into whole virtual shards, which may differ by a pair of ids.
+    Vocabulary,
+}
+
 /// A parameter before it has memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Declaration {
@@ -21,6 +33,7 @@ pub struct Declaration {
     pub name: String,
     /// The first dimension is the one that tensor parallelism splits (if it splits the parameter).
     pub dims: Vec<usize>,
+    pub split: Split,
     /// Whether weight decay applies: matrices yes, biases and norms no.
     pub decay: bool,
     pub init: Init,
@@ -36,13 +49,29 @@ impl Declaration {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
     pub name: String,
+    /// Of the whole parameter.
     pub dims: Vec<usize>,
-    /// f32 `[dims[0], dims[1]]`, or `[1, dims[0]]`.
+    /// The part of `0..dims[0]` that this rank holds.
+    pub rows: Range<usize>,
+    pub split: Split,
+    /// f32 `[rows, dims[1]]`, or `[1, rows]`.
     pub weight: View,
     /// Like `weight`; without rows when the network was planned for evaluation only.
     pub grad: View,
     pub decay: bool,
     pub init: Init,
+}
+
+impl Parameter {
+    /// Elements of one row of the whole parameter.
+    pub fn row_len(&self) -> usize {
+        self.dims[1..].iter().product()
+    }
+
+    /// The elements of the whole parameter, row by row, that this rank holds.
+    pub fn elements(&self) -> Range<usize> {
+        self.rows.start * self.row_len()..self.rows.end * self.row_len()
+    }
 }
 
 /// The parameters that a stage of `model` holds, in the order of the forward pass.
@@ -62,25 +91,25 @@ pub fn declare(model: &Model, stage: &Stage) -> Vec<Declaration> {
     let mut list = List { model, all: Vec::new() };
 
     if stage.first || (stage.last && model.tied) {
-        list.matrix("embedding.tokens.weight".into(), model.vocab, h, normal);
+        list.matrix("embedding.tokens.weight".into(), model.vocab, h, Split::Vocabulary, normal);
     }
     if stage.first && model.positions == Positions::Learned {
-        list.matrix("embedding.positions.weight".into(), model.sequence, h, normal);
+        list.matrix("embedding.positions.weight".into(), model.sequence, h, Split::Whole, normal);
     }
-    for layer in stage.layers.clone() {
+    for layer in stage.layers() {
         let attention = format!("layer.{layer}.attention");
         list.norm(&format!("{attention}.norm"));
-        list.linear(&format!("{attention}.qkv"), qkv, h, qkv, normal);
-        list.linear(&format!("{attention}.output"), inner, h, h, outputs);
+        list.column(&format!("{attention}.qkv"), qkv, normal);
+        list.row(&format!("{attention}.output"), inner, outputs);
         let feed_forward = format!("layer.{layer}.feed_forward");
         list.norm(&format!("{feed_forward}.norm"));
-        list.linear(&format!("{feed_forward}.up"), up, h, up, normal);
-        list.linear(&format!("{feed_forward}.down"), model.ffn, h, h, outputs);
+        list.column(&format!("{feed_forward}.up"), up, normal);
+        list.row(&format!("{feed_forward}.down"), model.ffn, outputs);
     }
     if stage.last {
         list.norm("norm");
         if !model.tied {
-            list.matrix("head.weight".into(), model.vocab, h, normal);
+            list.matrix("head.weight".into(), model.vocab, h, Split::Vocabulary, normal);
         }
     }
     list.all
@@ -92,25 +121,40 @@ struct List<'a> {
 }
 
 impl List<'_> {
-    fn matrix(&mut self, name: String, rows: usize, cols: usize, init: Init) {
-        self.all.push(Declaration { name, dims: vec![rows, cols], decay: true, init });
+    fn matrix(&mut self, name: String, rows: usize, cols: usize, split: Split, init: Init) {
+        self.all.push(Declaration { name, dims: vec![rows, cols], split, decay: true, init });
     }
 
-    fn vector(&mut self, name: String, len: usize, value: f32) {
-        self.all.push(Declaration { name, dims: vec![len], decay: false, init: Init::Constant(value) });
+    fn vector(&mut self, name: String, len: usize, split: Split, value: f32) {
+        self.all.push(Declaration {
+            name,
+            dims: vec![len],
+            split,
+            decay: false,
+            init: Init::Constant(value),
+        });
     }
 
     fn norm(&mut self, name: &str) {
-        self.vector(format!("{name}.weight"), self.model.hidden, 1.0);
+        self.vector(format!("{name}.weight"), self.model.hidden, Split::Whole, 1.0);
         if self.model.norm == NormKind::Layer {
-            self.vector(format!("{name}.bias"), self.model.hidden, 0.0);
+            self.vector(format!("{name}.bias"), self.model.hidden, Split::Whole, 0.0);
         }
     }
 
-    fn linear(&mut self, name: &str, rows: usize, cols: usize, outputs: usize, init: Init) {
-        self.matrix(format!("{name}.weight"), rows, cols, init);
+    /// From the hidden size to `outputs`, which are split.
+    fn column(&mut self, name: &str, outputs: usize, init: Init) {
+        self.matrix(format!("{name}.weight"), outputs, self.model.hidden, Split::Equal, init);
         if self.model.bias {
-            self.vector(format!("{name}.bias"), outputs, 0.0);
+            self.vector(format!("{name}.bias"), outputs, Split::Equal, 0.0);
+        }
+    }
+
+    /// From `inputs`, which are split, to the hidden size.
+    fn row(&mut self, name: &str, inputs: usize, init: Init) {
+        self.matrix(format!("{name}.weight"), inputs, self.model.hidden, Split::Equal, init);
+        if self.model.bias {
+            self.vector(format!("{name}.bias"), self.model.hidden, Split::Whole, 0.0);
         }
     }
 }

@@ -1,12 +1,12 @@
 //! From options to buffers: [`Options`], [`Stage`] and the builder that puts every buffer of a network into
 //! the table before anything is allocated.
 
-use crate::{ModelError, Parameter, declare};
+use crate::{ModelError, Parameter, Split, declare};
 use std::collections::HashMap;
 use std::ops::Range;
 use triax_spec::model::{Model, Positions};
 use triax_spec::run::Recompute;
-use triax_tensor::{Class, DType, Device, Need, Packed, Table, View};
+use triax_tensor::{Class, DType, Device, Need, Packed, Table, View, even_shard_range};
 
 /// How a network runs; together with the model it decides every buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,39 @@ pub struct Options {
     pub seed: u64,
     /// Without it there are no gradients and no backward, and activations are not kept.
     pub training: bool,
+    /// This rank's part of each layer.
+    pub tensor: TensorSplit,
+    /// Weight gradients run when [`crate::Network::backward_weight`] is called, not within the backward pass.
+    pub deferred: bool,
+}
+
+/// How layers are split over the ranks of a tensor group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorSplit {
+    pub size: usize,
+    /// This rank's place in the group.
+    pub index: usize,
+    /// Between split layers a rank holds 1/size of the tokens.
+    pub sequence: bool,
+}
+
+impl TensorSplit {
+    /// Whole layers.
+    pub const WHOLE: Self = Self { size: 1, index: 0, sequence: false };
+
+    /// Ranks that tokens between split layers are shared out to.
+    pub const fn token_parts(&self) -> usize {
+        if self.sequence { self.size } else { 1 }
+    }
+
+    /// This rank's part of a first dimension of `len` elements.
+    pub fn part(&self, split: Split, len: usize) -> Range<usize> {
+        match split {
+            Split::Whole => 0..len,
+            Split::Equal => len / self.size * self.index..len / self.size * (self.index + 1),
+            Split::Vocabulary => even_shard_range(len, self.size, self.index),
+        }
+    }
 }
 
 impl Options {
@@ -55,6 +88,26 @@ impl Options {
                 self.sequence,
                 format!("the model is made for at most {} tokens", model.sequence),
             ));
+        }
+        let TensorSplit { size, index, sequence } = self.tensor;
+        if index >= size {
+            return Err(ModelError::invalid("tensor index", index, format!("must be below the size {size}")));
+        }
+        for (what, value) in [("heads", model.heads), ("kv_heads", model.kv_heads), ("ffn", model.ffn)] {
+            if !value.is_multiple_of(size) {
+                let rule = format!("cannot be split over {size} tensor ranks");
+                return Err(ModelError::invalid(what, value, rule));
+            }
+        }
+        let whole = self.micro_batch.is_multiple_of(size)
+            || (size.is_multiple_of(self.micro_batch) && self.tokens().is_multiple_of(size));
+        if sequence && !whole {
+            let rule = format!("{} tokens each cannot be cut into {size} equal parts", self.sequence);
+            return Err(ModelError::invalid("micro_batch", self.micro_batch, rule));
+        }
+        if self.deferred && self.recompute != Recompute::None {
+            let rule = "weight gradients that run later need activations that are kept";
+            return Err(ModelError::invalid("recompute", self.recompute, rule));
         }
         if !self.tensor_shards.is_power_of_two() {
             return Err(ModelError::invalid("tensor_shards", self.tensor_shards, "must be a power of two"));
@@ -107,16 +160,22 @@ fn check_positive(values: &[(&'static str, usize)]) -> Result<(), ModelError> {
 /// The part of a network that one pipeline stage holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    pub layers: Range<usize>,
-    /// Has the embedding.
+    /// Runs of layers; between two of them the micro-batch goes through the other stages.
+    pub chunks: Vec<Range<usize>>,
+    /// Has the embedding, in front of the first chunk.
     pub first: bool,
-    /// Has the final norm, the head and the loss.
+    /// Has the final norm, the head and the loss, behind the last chunk.
     pub last: bool,
 }
 
 impl Stage {
-    pub const fn whole(model: &Model) -> Self {
-        Self { layers: 0..model.layers, first: true, last: true }
+    pub fn whole(model: &Model) -> Self {
+        Self { chunks: vec![0..model.layers], first: true, last: true }
+    }
+
+    /// Numbers of all its layers, chunk after chunk.
+    pub fn layers(&self) -> impl Iterator<Item = usize> + '_ {
+        self.chunks.iter().cloned().flatten()
     }
 }
 
@@ -144,18 +203,25 @@ impl<'a> Builder<'a> {
     ) -> Result<Self, ModelError> {
         options.check(model)?;
         let declared = declare(model, stage);
-        let shape = |dims: &[usize]| if let [rows, cols] = *dims { (rows, cols) } else { (1, dims[0]) };
+        let rows: Vec<Range<usize>> =
+            declared.iter().map(|d| options.tensor.part(d.split, d.dims[0])).collect();
+        let shape = |rows: &Range<usize>, dims: &[usize]| match dims {
+            [_, cols] => (rows.len(), *cols),
+            _ => (1, rows.len()),
+        };
         let weights: Vec<View> = declared
             .iter()
-            .map(|d| {
-                let (rows, cols) = shape(&d.dims);
+            .zip(&rows)
+            .map(|(d, held)| {
+                let (rows, cols) = shape(held, &d.dims);
                 table.add(d.name.clone(), Class::Weights, DType::F32, rows, cols)
             })
             .collect();
         let grads: Vec<View> = declared
             .iter()
-            .map(|d| {
-                let (rows, cols) = shape(&d.dims);
+            .zip(&rows)
+            .map(|(d, held)| {
+                let (rows, cols) = shape(held, &d.dims);
                 if options.training {
                     table.add(format!("{}.grad", d.name), Class::Gradients, DType::F32, rows, cols)
                 } else {
@@ -166,10 +232,13 @@ impl<'a> Builder<'a> {
         let index = declared.iter().enumerate().map(|(i, d)| (d.name.clone(), i)).collect();
         let parameters = declared
             .into_iter()
+            .zip(rows)
             .zip(weights.into_iter().zip(grads))
-            .map(|(d, (weight, grad))| Parameter {
+            .map(|((d, rows), (weight, grad))| Parameter {
                 name: d.name,
                 dims: d.dims,
+                rows,
+                split: d.split,
                 weight,
                 grad,
                 decay: d.decay,
@@ -197,7 +266,7 @@ impl<'a> Builder<'a> {
             .parameters
             .iter()
             .filter(|p| p.dims.len() == 2)
-            .flat_map(|p| [(p.dims[0], p.dims[1]), (p.dims[1], p.dims[0])])
+            .flat_map(|p| [(p.weight.rows, p.weight.cols), (p.weight.cols, p.weight.rows)])
             .map(|(inner, outer)| self.device.packed_bytes(inner, outer, 1, self.options.dtype))
             .max()
             .unwrap_or(0);
@@ -232,5 +301,21 @@ impl<'a> Builder<'a> {
     /// A buffer `[tokens of a micro-batch, cols]`.
     pub(crate) fn rows(&mut self, name: String, class: Class, dtype: DType, cols: usize) -> View {
         self.table.add(name, class, dtype, self.options.tokens(), cols)
+    }
+
+    /// A buffer `[tokens that this rank holds between split layers, cols]`.
+    pub(crate) fn local_rows(&mut self, name: String, class: Class, dtype: DType, cols: usize) -> View {
+        let tokens = self.options.tokens() / self.options.tensor.token_parts();
+        self.table.add(name, class, dtype, tokens, cols)
+    }
+
+    /// Virtual shards of a sum whose terms are split over the tensor group that are this rank's.
+    pub(crate) fn own_shards(&self) -> usize {
+        (self.options.tensor_shards / self.options.tensor.size).max(1)
+    }
+
+    /// This rank's part of what tensor parallelism splits: heads, key/value heads and feed-forward columns.
+    pub(crate) fn own(&self, size: usize) -> usize {
+        size / self.options.tensor.size
     }
 }

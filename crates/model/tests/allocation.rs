@@ -4,7 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use triax_model::{MicroBatch, Network, Options};
+use triax_model::{MicroBatch, Network, Options, Rank, TensorSplit};
 use triax_spec::model::{Activation, Dropout, Init, Mask, Model, NormKind, Positions};
 use triax_spec::run::Recompute;
 use triax_tensor::cpu::{Cpu, Kernel};
@@ -64,6 +64,8 @@ fn a_step_allocates_nothing_after_the_first() {
                 loss_chunk: 20,
                 seed: 1,
                 training: true,
+                tensor: TensorSplit::WHOLE,
+                deferred: false,
             };
             let mut device = Cpu::new(2, Kernel::Auto).unwrap();
             let mut table = Table::new();
@@ -76,10 +78,12 @@ fn a_step_allocates_nothing_after_the_first() {
                 network.begin_step(&mut device);
                 for first_sample in [0, 2] {
                     let batch = MicroBatch { tokens: &tokens, targets: &tokens, prefix: None, first_sample };
-                    network.forward_backward(&mut device, &batch, 1.0 / 64.0);
+                    network
+                        .forward_backward(&mut Rank::alone(&mut device), &batch, 1.0 / 64.0, None)
+                        .unwrap();
                 }
-                network.finish_step(&mut device);
-                network.loss_sum(&device) + network.gradient_squares(&mut device)
+                network.finish_group(&mut Rank::alone(&mut device)).unwrap();
+                network.losses(&device).iter().sum::<f64>()
             };
             step();
             let before = ALLOCATIONS.load(Ordering::Relaxed);

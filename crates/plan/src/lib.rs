@@ -1,11 +1,16 @@
 //! Plans as values: what each rank will do and when, made by pure functions and checked without a device.
 //!
-//! So far the pipeline schedules: [`Schedule`] lists every stage's actions, [`simulate()`] runs the lists
-//! against a clock and proves that they finish, in order, within the promised memory and bubble.
+//! [`Layout`] places a run on a world, [`split_layers`] gives each stage its layers, [`Schedule`] lists every
+//! stage's actions, [`simulate()`] runs the lists against a clock and proves that they finish, in order, within the
+//! promised memory and bubble.
 #![forbid(unsafe_code)]
 
+mod layout;
 mod schedule;
 mod simulate;
+mod stages;
 
-pub use schedule::{Action, Kind, Schedule, ScheduleError, Work};
+pub use layout::{Layout, LayoutError};
+pub use schedule::{Action, Schedule, ScheduleError, Work};
 pub use simulate::{Costs, Span, Stuck, Timeline, simulate};
+pub use stages::{StageCosts, split_layers};

@@ -17,6 +17,7 @@ mod one_forward_one_backward;
 mod zero_bubble;
 
 use std::fmt;
+use triax_spec::run::ScheduleKind as Kind;
 
 /// One micro-batch in one of a stage's chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,39 +65,15 @@ impl fmt::Display for Action {
     }
 }
 
-/// The kinds of schedule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// All forwards, then all backwards.
-    GPipe,
-    /// One forward, one backward, after a warm-up.
-    OneForwardOneBackward,
-    /// 1F1B over several chunks a stage.
-    Interleaved,
-    /// 1F1B with weight gradients moved into the bubble, at 1F1B's peak memory.
-    ZeroBubbleH1,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::GPipe => "gpipe",
-            Self::OneForwardOneBackward => "1f1b",
-            Self::Interleaved => "interleaved-1f1b",
-            Self::ZeroBubbleH1 => "zb-h1",
-        })
-    }
-}
-
 /// Numbers that make no schedule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     #[error("{what} is 0; it must be at least 1")]
     Zero { what: &'static str },
-    #[error("{kind} runs one chunk a stage, not {chunks}; use interleaved-1f1b for more")]
+    #[error("{kind} runs one chunk a stage, not {chunks}; use interleaved for more")]
     Chunks { kind: Kind, chunks: usize },
     #[error(
-        "interleaved-1f1b runs micro-batches in groups of the {stages} stages, and {micro_batches} are no \
+        "interleaved runs micro-batches in groups of the {stages} stages, and {micro_batches} are no \
          multiple of that; use {} or {}, or 1f1b", micro_batches / stages * stages, micro_batches.next_multiple_of(*stages)
     )]
     Group { stages: usize, micro_batches: usize },

@@ -170,7 +170,7 @@ pub fn simulate(schedule: &Schedule, costs: Costs) -> Result<Timeline, Stuck> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kind;
+    use triax_spec::run::ScheduleKind as Kind;
 
     /// Every schedule that exists for stages 1–16, chunks 1–4 and micro-batches 1–64.
     fn grid() -> impl Iterator<Item = Schedule> {

@@ -2,8 +2,8 @@
 
 use crate::model::{Activation, Mask, NormKind, Positions};
 use crate::run::{
-    Amount, Decay, DeviceKind, GlobalBatch, Kernel, OnSpike, OptimizerKind, Precision, Recompute, Run,
-    SpikeAction,
+    Amount, Decay, DeviceKind, GlobalBatch, Kernel, NumericsMode, OnSpike, OptimizerKind, Precision,
+    Recompute, Run, ScheduleKind, SpikeAction,
 };
 
 /// One key of the run file.
@@ -54,8 +54,6 @@ pub(crate) enum Kind {
     Amount {
         least: u64,
     },
-    /// Known to wider layouts; this build takes only one value, or none at all.
-    Pinned(Option<u64>),
 }
 
 const fn key(
@@ -77,6 +75,7 @@ impl Key {
 
 const SIZE: Kind = Kind::Integer { least: 1, most: 1 << 24 };
 const BATCH: Kind = Kind::Integer { least: 1, most: 1_000_000 };
+const RANKS: Kind = Kind::Integer { least: 1, most: 4096 };
 const COUNT: Kind = Kind::Integer { least: 0, most: i64::MAX as u64 };
 const RATE: Kind = Kind::Number { least: 0.0, most: 0.99 };
 const WEIGHT: Kind = Kind::Number { least: 1e-9, most: 1e9 };
@@ -195,14 +194,20 @@ pub(crate) static KEYS: &[Key] = &[
 
     key("layout.micro_batch", BATCH, "1", "2", "sequences computed at once; the global batch is accumulated", |r| size(r.layout.micro_batch)),
     key("layout.recompute", Kind::Choice(Recompute::NAMES), "\"none\"", "\"full\"", "what the backward pass computes again instead of keeping", |r| quoted(r.layout.recompute)),
-    key("layout.tensor", Kind::Pinned(Some(1)), "1", "1", "tensor-parallel ranks", |_| None),
-    key("layout.pipeline", Kind::Pinned(Some(1)), "1", "1", "pipeline stages", |_| None),
-    key("layout.zero", Kind::Pinned(Some(0)), "0", "0", "ZeRO stage", |_| None),
-    key("layout.schedule", Kind::Pinned(None), "absent", "", "pipeline schedule", |_| None),
+    key("layout.tensor", RANKS, "1", "2", "ranks that each layer is split over, neighbours in a node", |r| size(r.layout.tensor)),
+    key("layout.pipeline", RANKS, "1", "2", "stages that the layers are split into", |r| size(r.layout.pipeline)),
+    key("layout.data", Kind::Integer { least: 0, most: 1 << 20 }, "0", "2", "replicas that share the batch; 0: what the world leaves, or one", |r| size(r.layout.data)),
+    key("layout.sequence_parallel", Kind::Boolean, "false", "true", "norms, dropout and residuals on 1/tensor of the tokens", |r| Some(r.layout.sequence_parallel.to_string())),
+    key("layout.schedule", Kind::Choice(ScheduleKind::NAMES), "\"1f1b\"", "\"gpipe\"", "order of forward and backward passes in the pipeline", |r| quoted(r.layout.schedule)),
+    key("layout.chunks", Kind::Integer { least: 1, most: 64 }, "1", "2", "runs of layers a stage, for the interleaved schedule", |r| (r.layout.schedule == ScheduleKind::Interleaved).then(|| size(r.layout.chunks)).flatten())
+        .only("layout.schedule", "layout.schedule = \"interleaved\"", |r| r.layout.schedule == ScheduleKind::Interleaved),
+    key("layout.zero", Kind::Integer { least: 0, most: 3 }, "0", "1", "what data-parallel ranks share out: 1 moments, 2 gradients too, 3 weights too (ZeRO)", |r| size(r.layout.zero)),
 
     key("checkpoint.every", Kind::Amount { least: 0 }, "\"1000 steps\"", "\"500 steps\"", "how often one is written; 0: never", |r| quoted(r.checkpoint.every)),
     key("checkpoint.keep", Kind::Integer { least: 0, most: 1_000_000 }, "3", "5", "newest kept; 0: all", |r| size(r.checkpoint.keep)),
 
+    key("numerics.mode", Kind::Choice(NumericsMode::NAMES), "\"exact\"", "\"fast\"", "exact: the same bits in every layout; fast: sums in whatever order is quickest", |r| quoted(r.numerics.mode)),
+    key("numerics.data_groups", Kind::Integer { least: 0, most: 1 << 20 }, "0", "4", "groups that a batch's gradients are summed in; 0: as many as data-parallel ranks", |r| size(r.numerics.data_groups)),
     key("numerics.tensor_shards", Kind::Integer { least: 1, most: 64 }, "8", "4", "virtual shards of sums that tensor parallelism may split", |r| size(r.numerics.tensor_shards)),
 
     key("device.kind", Kind::Choice(DeviceKind::NAMES), "\"cpu\"", "\"reference\"", "fast, or slow and obviously right", |r| quoted(r.device.kind)),
@@ -242,8 +247,6 @@ impl Kind {
             Self::Amount { .. } => {
                 "an amount above 0 such as \"500 steps\", \"3k samples\" or \"12B tokens\"".to_owned()
             }
-            Self::Pinned(Some(value)) => format!("{value}: this build runs one rank"),
-            Self::Pinned(None) => "absent: this build runs one rank".to_owned(),
         }
     }
 }

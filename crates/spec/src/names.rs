@@ -1,7 +1,9 @@
 //! How each choice is written in a run file, for reading and writing alike.
 
 use crate::model::{Activation, Mask, NormKind};
-use crate::run::{DeviceKind, Kernel, OptimizerKind, Precision, Recompute, SpikeAction};
+use crate::run::{
+    DeviceKind, Kernel, NumericsMode, OptimizerKind, Precision, Recompute, ScheduleKind, SpikeAction,
+};
 
 /// What was written is none of the names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +47,13 @@ names! {
     NormKind { "layer" => Layer, "rms" => Rms }
     Activation { "gelu" => Gelu, "swiglu" => Swiglu }
     Mask { "causal" => Causal, "prefix" => Prefix }
+    ScheduleKind {
+        "gpipe" => GPipe,
+        "1f1b" => OneForwardOneBackward,
+        "interleaved" => Interleaved,
+        "zb-h1" => ZeroBubbleH1,
+    }
+    NumericsMode { "exact" => Exact, "fast" => Fast }
     Precision { "bf16" => Bf16, "f16" => F16, "f32" => F32 }
     OptimizerKind { "adamw" => Adamw }
     SpikeAction { "log" => Log, "skip" => Skip, "rollback" => Rollback, "stop" => Stop }

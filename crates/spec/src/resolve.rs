@@ -139,12 +139,23 @@ impl Resolver<'_> {
             layout: Layout {
                 micro_batch: self.size("layout.micro_batch").unwrap_or(1),
                 recompute: self.name("layout.recompute").unwrap_or(Recompute::None),
+                tensor: self.size("layout.tensor").unwrap_or(1),
+                pipeline: self.size("layout.pipeline").unwrap_or(1),
+                data: self.size("layout.data").unwrap_or(0),
+                sequence_parallel: self.flag("layout.sequence_parallel").unwrap_or(false),
+                schedule: self.name("layout.schedule").unwrap_or(ScheduleKind::OneForwardOneBackward),
+                chunks: self.size("layout.chunks").unwrap_or(1),
+                zero: self.size("layout.zero").unwrap_or(0),
             },
             checkpoint: Checkpoint {
                 every: self.amount("checkpoint.every").unwrap_or(Amount::Steps(1000)),
                 keep: self.size("checkpoint.keep").unwrap_or(3),
             },
-            numerics: Numerics { tensor_shards: self.size("numerics.tensor_shards").unwrap_or(8) },
+            numerics: Numerics {
+                mode: self.name("numerics.mode").unwrap_or(NumericsMode::Exact),
+                tensor_shards: self.size("numerics.tensor_shards").unwrap_or(8),
+                data_groups: self.size("numerics.data_groups").unwrap_or(0),
+            },
             device: Device {
                 kind: self.name("device.kind").unwrap_or(DeviceKind::Cpu),
                 threads: self.size("device.threads").unwrap_or(0),

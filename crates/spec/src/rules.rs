@@ -182,6 +182,52 @@ static RULES: &[Rule] = &[
         },
     },
     Rule {
+        keys: &["layout.tensor", "model.heads", "model.kv_heads", "model.ffn", "model.preset"],
+        broken: |run| {
+            let (model, tensor) = (&run.model, run.layout.tensor);
+            let sizes = [("heads", model.heads), ("kv_heads", model.kv_heads), ("ffn", model.ffn)];
+            let (what, size) = sizes.into_iter().find(|(_, size)| size % tensor != 0)?;
+            let works: Vec<usize> = (1..=model.kv_heads)
+                .filter(|t| sizes.iter().all(|(_, size)| size.is_multiple_of(*t)))
+                .collect();
+            let nearest = works.iter().copied().min_by_key(|t| t.abs_diff(tensor)).unwrap_or(1);
+            Some((
+                format!("{what} {size} cannot be split by tensor {tensor}: use {}", or_list(&works)),
+                format!("layout.tensor = {nearest}"),
+            ))
+        },
+    },
+    Rule {
+        keys: &["layout.pipeline", "layout.chunks", "model.layers", "model.preset"],
+        broken: |run| {
+            let (layers, stages, chunks) = (run.model.layers, run.layout.pipeline, run.layout.chunks);
+            (layers < stages * chunks).then(|| {
+                (
+                    format!("{layers} layers cannot fill {stages} stages of {chunks} chunks"),
+                    format!("layout.pipeline = {}", (layers / chunks).max(1).min(stages)),
+                )
+            })
+        },
+    },
+    Rule {
+        keys: &["layout.sequence_parallel", "layout.tensor", "layout.micro_batch", "train.sequence"],
+        broken: |run| {
+            let (layout, sequence) = (&run.layout, run.train.sequence);
+            let (tensor, micro) = (layout.tensor, layout.micro_batch);
+            let whole = micro.is_multiple_of(tensor)
+                || (tensor.is_multiple_of(micro) && (micro * sequence).is_multiple_of(tensor));
+            (layout.sequence_parallel && !whole).then(|| {
+                (
+                    format!(
+                        "a micro-batch of {micro} sequences of {sequence} tokens cannot be cut into {tensor} \
+                         parts of whole or within single sequences"
+                    ),
+                    "layout.sequence_parallel = false".to_owned(),
+                )
+            })
+        },
+    },
+    Rule {
         keys: &["train.loss_scale.initial", "train.loss_scale.minimum", "train.precision", "model.preset"],
         broken: |run| {
             let scale = &run.train.loss_scale;
@@ -262,6 +308,15 @@ fn broken_ramp(batch: &GlobalBatch) -> Option<(String, String)> {
         ))
     } else {
         None
+    }
+}
+
+/// `1, 2 or 4`.
+fn or_list(numbers: &[usize]) -> String {
+    let words: Vec<String> = numbers.iter().map(usize::to_string).collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.join(""),
     }
 }
 

@@ -171,6 +171,50 @@ pub struct Layout {
     /// Sequences per micro-batch; the global batch is accumulated over micro-batches.
     pub micro_batch: usize,
     pub recompute: Recompute,
+    /// Ranks that each layer is split over.
+    pub tensor: usize,
+    /// Stages that the layers are split into.
+    pub pipeline: usize,
+    /// Replicas that share the batch; 0: what the world leaves, or one.
+    pub data: usize,
+    /// Norms, dropout and residuals on 1/tensor of the tokens.
+    pub sequence_parallel: bool,
+    pub schedule: ScheduleKind,
+    /// Runs of layers a stage holds, more than one with the interleaved schedule.
+    pub chunks: usize,
+    /// What data-parallel ranks share out: 0 nothing, 1 moments, 2 gradients too, 3 weights too.
+    pub zero: usize,
+}
+
+impl Layout {
+    /// One rank that keeps everything.
+    pub const fn single(micro_batch: usize) -> Self {
+        Self {
+            micro_batch,
+            recompute: Recompute::None,
+            tensor: 1,
+            pipeline: 1,
+            data: 1,
+            sequence_parallel: false,
+            schedule: ScheduleKind::OneForwardOneBackward,
+            chunks: 1,
+            zero: 0,
+        }
+    }
+}
+
+/// Order of forward and backward passes in a pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleKind {
+    /// All forwards, then all backwards.
+    GPipe,
+    /// One forward, one backward, after a warm-up.
+    OneForwardOneBackward,
+    /// 1F1B over several chunks a stage.
+    Interleaved,
+    /// 1F1B with weight gradients moved into the bubble, at 1F1B's peak memory.
+    ZeroBubbleH1,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,8 +236,26 @@ pub struct Checkpoint {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numerics {
+    pub mode: NumericsMode,
     /// Virtual shards of sums that tensor parallelism may split.
     pub tensor_shards: usize,
+    /// Groups that a batch's gradients are summed in; 0: as many as data-parallel ranks.
+    pub data_groups: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NumericsMode {
+    /// Sums between ranks in f32, in an order that no layout changes.
+    Exact,
+    /// Each rank sums what it holds in one piece, so that bits depend on the layout.
+    Fast,
+}
+
+impl Default for Numerics {
+    fn default() -> Self {
+        Self { mode: NumericsMode::Exact, tensor_shards: 8, data_groups: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

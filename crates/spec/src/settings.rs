@@ -240,15 +240,6 @@ fn read(key: &Key, path: &str, value: &Value) -> Result<Setting, Fault> {
             Ok(_) => Err(out_of_range(format!("{text:?}"), works())),
             Err(error) => Err(out_of_range(format!("{text:?} ({error})"), works())),
         },
-        (Kind::Pinned(Some(only)), Value::Integer(integer)) if *integer == i128::from(only) => {
-            Ok(Setting::Integer(only))
-        }
-        (Kind::Pinned(Some(_)), Value::Integer(integer)) => Err(out_of_range(integer.to_string(), works())),
-        (Kind::Pinned(None), Value::Text(text)) => Err(Fault::Rule {
-            key: path.to_owned(),
-            rule: format!("{text:?} orders the work of several stages, and this build runs one rank"),
-            works: "leaving it out".to_owned(),
-        }),
         _ => Err(wrong_type()),
     }
 }

@@ -189,13 +189,19 @@ fn overrides_reach_nested_values_and_bare_words() {
 }
 
 #[test]
-fn other_layouts_say_that_this_build_runs_one_rank() {
-    let text = format!("model.preset = \"tiny-gpt\"\nlayout.tensor = 8\n{BLEND}");
-    let message = parse(&text).unwrap_err().to_string();
-    assert!(
-        message.contains("this build runs one rank") && message.contains("`layout.tensor = 1`"),
-        "{message}"
-    );
+fn an_impossible_layout_says_what_would_work() {
+    let with = |layout: &str| {
+        let text = format!(
+            "[model]\npreset = \"gpt2-124m\"\n[data]\nblend = [ {{ path = \"a\" }} ]\n[layout]\n{layout}"
+        );
+        Run::parse("run.toml", &text, &[]).unwrap_err().to_string()
+    };
+    let heads = with("tensor = 8");
+    assert!(heads.contains("heads 12 cannot be split by tensor 8: use 1, 2, 3, 4, 6 or 12"), "{heads}");
+    let stages = with("pipeline = 13");
+    assert!(stages.contains("12 layers cannot fill 13 stages"), "{stages}");
+    let tokens = with("tensor = 4\nsequence_parallel = true\nmicro_batch = 6");
+    assert!(tokens.contains("cannot be cut into 4 parts"), "{tokens}");
 }
 
 #[test]

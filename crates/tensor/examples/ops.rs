@@ -96,11 +96,11 @@ fn rows(b: &mut Bench) {
     let (stats, sums) = (b.view(DType::F32, TOKENS, 2), b.view(DType::F32, 1, 4 * HIDDEN));
     let scratch = b.cpu.scratch_bytes(Need::Rows { tokens: TOKENS, cols: HIDDEN });
     b.start(scratch, &[act[0], act[1], act[2], weight, bias, wide]);
-    let add = ResidualAdd { value: act[1], bias: Some(bias), dropout: None, out: act[2] };
+    let add = ResidualAdd { x: act[0], value: act[1], bias: Some(bias), dropout: None, out: act[2] };
+    b.time("residual", |cpu| cpu.add_residual(&add));
     let kind = NormKind::Layer;
-    let norm =
-        Norm { kind, x: act[0], add: Some(add), weight, bias: Some(bias), out: act[3], stats, eps: 1e-5 };
-    b.time("layer norm after residual", |cpu| cpu.norm(&norm));
+    let norm = Norm { kind, x: act[0], weight, bias: Some(bias), out: act[3], stats, eps: 1e-5 };
+    b.time("layer norm", |cpu| cpu.norm(&norm));
     let backward = NormBackward {
         kind,
         d_out: act[1],
@@ -145,7 +145,7 @@ fn loss(b: &mut Bench) {
 fn optimizer(b: &mut Bench) {
     let count = 16 << 20;
     let [weight, grad, m, v] = std::array::from_fn(|_| b.view(DType::F32, 1, count));
-    let (narrow, sum) = (b.view(DType::Bf16, 1, count), b.view(DType::F64, 1, 1));
+    let (narrow, squares) = (b.view(DType::Bf16, 1, count), b.view(DType::F64, 1, count / 1024));
     b.start(0, &[]);
     b.cpu.fill(grad, 0.5);
     let step = AdamW {
@@ -162,7 +162,7 @@ fn optimizer(b: &mut Bench) {
         grad_scale: 1.0,
     };
     b.time("adamw of 16 Mi", |cpu| cpu.adamw(&step));
-    b.time("sum of squares of 16 Mi", |cpu| cpu.sum_of_squares(grad, sum));
+    b.time("squares of the rows of 16 Mi", |cpu| cpu.row_squares(grad.reshape(count / 1024, 1024), squares));
     b.time("cast of 16 Mi to bf16", |cpu| cpu.cast(weight, narrow));
     b.time("clear of 16 Mi f32", |cpu| cpu.clear(grad));
 }

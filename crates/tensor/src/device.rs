@@ -192,14 +192,12 @@ pub enum NormKind {
     Rms,
 }
 
-/// A norm over the rows of `x`, optionally after a residual connection.
+/// A norm over the rows of `x`.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm {
     pub kind: NormKind,
     /// act `[T, h]`.
     pub x: View,
-    /// When set: `add.out = x + dropout(add.value + add.bias)` first, and the norm reads that, as stored.
-    pub add: Option<ResidualAdd>,
     /// f32 `[1, h]`.
     pub weight: View,
     /// f32 `[1, h]`, layer norm only.
@@ -211,9 +209,12 @@ pub struct Norm {
     pub eps: f32,
 }
 
-/// The residual connection in front of a norm.
+/// A residual connection behind a collective: `out = x + dropout(value + bias)`, in f32, rounded once, so that
+/// it has the bits of the same epilogue on a product.
 #[derive(Clone, Copy, Debug)]
 pub struct ResidualAdd {
+    /// act `[T, h]`.
+    pub x: View,
     /// act or f32 `[T, h]` (f32: a row-parallel sum as the collective left it).
     pub value: View,
     /// f32 `[1, h]`.
@@ -337,6 +338,8 @@ pub struct CrossEntropy {
 /// `lse = ln Σ exp(logit)`, `losses = lse - target_logit` (0 for ignored targets).
 #[derive(Clone, Copy, Debug)]
 pub struct CrossEntropyJoin {
+    /// f32 `[P · T, 2 · S / P]`: the statistics of P parts of the vocabulary below each other, as ranks
+    /// gather them; one part has the form of [`CrossEntropy::statistics`].
     pub statistics: View,
     pub target_logits: View,
     pub targets: View,
@@ -483,6 +486,7 @@ pub trait Device: Send {
     fn rotary(&mut self, rotary: &Rotary);
     fn rotary_rows(&mut self, rotary: &RotaryRows);
 
+    fn add_residual(&mut self, add: &ResidualAdd);
     fn norm(&mut self, norm: &Norm);
     fn norm_backward(&mut self, norm: &NormBackward);
 
@@ -506,9 +510,9 @@ pub trait Device: Send {
 
     /// `to` (F64, one element) = sum of the f32 view, in a fixed order.
     fn sum(&mut self, from: View, to: View);
-    /// `to` (F64, one element) = sum of squares of the f32 view, in a fixed order that depends only on the
-    /// view's length.
-    fn sum_of_squares(&mut self, from: View, to: View);
+    /// `to` (F64 `[1, rows]`) = sum of squares of each row of the f32 view, in a fixed order that depends only
+    /// on the number of columns.
+    fn row_squares(&mut self, from: View, to: View);
 
     fn adamw(&mut self, step: &AdamW);
 }

@@ -1,20 +1,62 @@
-//! The device's side of a step: network, master weights and moments.
+//! A rank's side of a step: its part of the network, master weights and moments, and what it exchanges with others.
 //!
 //! ```text
-//! begin ─▶ micro_batch ─▶ … ─▶ micro_batch ─▶ end: loss, ‖g‖² ─▶ (a decision on the host) ─▶ update
+//! step: groups of micro-batches ─▶ join groups ─▶ reduce over replicas ─▶ loss, ‖g‖² ─▶ (a decision on the host)
+//! update: AdamW on what this rank updates ─▶ gather weights (ZeRO) ─▶ working copies
 //! ```
-//! From `begin` to `update` nothing is allocated on the host.
+//! All ranks of a run call the same methods in the same order. On one rank nothing is allocated on the host.
 
+use crate::buckets::Bucket;
 use crate::checkpoint::{Checkpoint, Moment, TensorShape};
+use crate::exact_sum::ExactSum;
+use crate::plan::updated;
 use crate::{Plan, TrainError};
-use triax_model::{MicroBatch, Network, TensorSource};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use triax_comm::{Axis, Collective, CommError, Group, Handle, Mesh};
+use triax_data::DataError;
+use triax_model::{MicroBatch, Network, Rank, Split, Stage, TensorSource, declare};
+use triax_plan::{Layout, Schedule};
 use triax_spec::run::Optimizer;
-use triax_tensor::{AdamW, Device, DeviceExt, View};
+use triax_tensor::{AdamW, Device, DeviceExt, View, join_order};
+
+/// Where a step's samples come from.
+pub trait Batches {
+    /// Micro-batch `micro_batch` of this replica's `group`-th group.
+    fn micro_batch(&mut self, group: usize, micro_batch: usize) -> Result<MicroBatch<'_>, DataError>;
+}
+
+/// A step of a single micro-batch.
+impl Batches for MicroBatch<'_> {
+    fn micro_batch(&mut self, _: usize, _: usize) -> Result<MicroBatch<'_>, DataError> {
+        Ok(*self)
+    }
+}
 
 pub struct Engine {
-    device: Box<dyn Device>,
-    network: Network,
+    pub(crate) device: Box<dyn Device>,
+    pub(crate) collective: Box<dyn Collective>,
+    pub(crate) mesh: Mesh,
+    pub(crate) layout: Layout,
+    pub(crate) schedule: Schedule,
+    pub(crate) groups: Groups,
+    pub(crate) network: Network,
+    pub(crate) buckets: Vec<Bucket>,
     moments: Vec<[View; 2]>,
+    levels: Vec<Vec<View>>,
+    squares: View,
+    host: Vec<f64>,
+    /// Reductions of the gradients under way, by bucket.
+    pub(crate) reducing: Vec<Option<Handle>>,
+}
+
+/// The groups that this rank is in.
+pub(crate) struct Groups {
+    pub tensor: Group,
+    pub data: Group,
+    pub world: Group,
+    /// First and last stage, where both hold the tied embedding.
+    pub embedding: Option<Group>,
 }
 
 /// What the host decides a step by.
@@ -22,24 +64,76 @@ pub struct Engine {
 pub struct StepSums {
     /// Sum of the losses of the tokens that count, in nats.
     pub loss: f64,
-    pub counted: u64,
     /// Of the gradients as computed, with the loss scale in them.
     pub gradient_squares: f64,
+    /// Some rank was asked to stop.
+    pub stop: bool,
+}
+
+/// Elements of a checkpoint's tensor that this rank holds.
+pub(crate) struct Held {
+    pub moment: Moment,
+    pub parameter: usize,
+    /// Of the whole tensor.
+    pub elements: Range<usize>,
+    pub view: View,
 }
 
 impl Engine {
-    /// Allocates the plan's arena; weights and moments are zero.
-    pub fn allocate(plan: Plan, mut device: Box<dyn Device>) -> Result<Self, TrainError> {
+    /// Allocates the plan's arena; weights and moments are zero. `collective`: this rank's end of a world as large as
+    /// the plan's layout.
+    pub fn allocate(
+        plan: Plan,
+        mut device: Box<dyn Device>,
+        collective: Box<dyn Collective>,
+    ) -> Result<Self, TrainError> {
         device.allocate(plan.table().bytes(), plan.scratch_bytes())?;
-        Ok(Self { device, network: plan.network, moments: plan.moments })
+        plan.network.prepare(&mut *device);
+        let mesh = plan.mesh;
+        assert_eq!((collective.rank(), collective.world()), (mesh.rank(), mesh.world()), "the plan's world");
+        let tied = plan.run.model.tied && mesh.size(Axis::Pipeline) > 1;
+        let groups = Groups {
+            tensor: mesh.group(Axis::Tensor),
+            data: mesh.group(Axis::Data),
+            world: mesh.group_of(&Axis::ALL),
+            embedding: if tied { mesh.embedding_group() } else { None },
+        };
+        Ok(Self {
+            device,
+            collective,
+            mesh,
+            groups,
+            host: vec![0.0; plan.squares.len()],
+            reducing: plan.buckets.iter().map(|_| None).collect(),
+            layout: plan.layout,
+            schedule: plan.schedule,
+            network: plan.network,
+            buckets: plan.buckets,
+            moments: plan.moments,
+            levels: plan.levels,
+            squares: plan.squares,
+        })
     }
 
     pub const fn network(&self) -> &Network {
         &self.network
     }
 
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub const fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
     pub fn device(&self) -> &dyn Device {
         &*self.device
+    }
+
+    /// What carries the data between ranks, for people.
+    pub fn describe_world(&self) -> String {
+        self.collective.describe()
     }
 
     /// First values by seed, moments zero.
@@ -63,54 +157,199 @@ impl Engine {
         self.network.pack_weights(&mut *self.device);
     }
 
-    pub fn begin(&mut self) {
-        self.network.begin_step(&mut *self.device);
-    }
-
-    /// `grad_scale`: loss scale / tokens that count in the whole global batch.
-    pub fn micro_batch(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) {
-        self.network.forward_backward(&mut *self.device, batch, grad_scale);
-    }
-
-    /// Finishes the gradients and waits for the sums.
-    pub fn end(&mut self) -> StepSums {
-        self.network.finish_step(&mut *self.device);
-        StepSums {
-            loss: self.network.loss_sum(&*self.device),
-            counted: self.network.counted(),
-            gradient_squares: self.network.gradient_squares(&mut *self.device),
+    /// Forward and backward passes of a step of `micro_batches` micro-batches a group, and the sums that it is decided
+    /// by. `grad_scale`: loss scale / tokens that count in the whole global batch. `stop`: set when this rank is asked to.
+    pub fn step(
+        &mut self,
+        batches: &mut dyn Batches,
+        micro_batches: usize,
+        grad_scale: f32,
+        stop: &AtomicBool,
+    ) -> Result<StepSums, TrainError> {
+        if self.schedule.micro_batches != micro_batches && self.schedule.stages > 1 {
+            let Schedule { kind, stages, chunks, .. } = self.schedule;
+            self.schedule = Schedule::new(kind, stages, chunks, micro_batches)?;
         }
+        self.network.begin_step(&mut *self.device);
+        let groups = self.layout.groups();
+        let mut height = 0;
+        for group in 0..groups {
+            if group > 0 {
+                self.network.begin_group(&mut *self.device);
+            }
+            self.run_schedule(batches, (group, micro_batches), grad_scale, groups == 1)?;
+            self.finish_group()?;
+            for _ in 0..join_order(groups, group) {
+                height -= 1;
+                for (bucket, &level) in self.buckets.iter().zip(&self.levels[height]) {
+                    self.device.add(bucket.grads, level);
+                }
+            }
+            if group + 1 < groups {
+                for (bucket, &level) in self.buckets.iter().zip(&self.levels[height]) {
+                    self.device.cast(bucket.grads, level);
+                }
+                height += 1;
+            }
+        }
+        self.reduce_gradients()?;
+        self.sums(stop.load(Ordering::Relaxed))
+    }
+
+    /// Ends a group's gradients; a tied embedding on two stages becomes the sum of both uses.
+    fn finish_group(&mut self) -> Result<(), CommError> {
+        let Self { device, collective, groups, network, .. } = self;
+        network.finish_group(&mut rank_of(&mut **device, &mut **collective, groups))?;
+        if let Some(group) = &groups.embedding {
+            let embedding = network.parameters().iter().find(|p| p.name == "embedding.tokens.weight");
+            let grad = embedding.expect("first and last stage hold a tied embedding").grad;
+            let handle = collective.all_reduce(&mut **device, group, grad, "tied embedding")?;
+            collective.wait(&mut **device, handle)?;
+        }
+        Ok(())
+    }
+
+    /// Sums all gradients over the replicas, those that are not under way already; with ZeRO each replica gets its part.
+    fn reduce_gradients(&mut self) -> Result<(), CommError> {
+        let Self { device, collective, groups, layout, buckets, reducing, .. } = self;
+        if groups.data.size() == 1 {
+            return Ok(());
+        }
+        for (bucket, handle) in buckets.iter().zip(reducing.iter_mut()).rev() {
+            if handle.is_none() {
+                *handle = Some(reduce(&mut **device, &mut **collective, &groups.data, layout.zero, bucket)?);
+            }
+        }
+        for handle in reducing.iter_mut().rev().filter_map(Option::take) {
+            collective.wait(&mut **device, handle)?;
+        }
+        Ok(())
+    }
+
+    /// Loss and gradient norm of the whole step. Every square is added without rounding and every loss in the order of
+    /// the micro-batches, so the result is that of one rank.
+    fn sums(&mut self, stop: bool) -> Result<StepSums, TrainError> {
+        let mut squares = ExactSum::default();
+        self.each_own_row(|_, row| squares.add(row));
+        let losses = self.network.losses(&*self.device);
+        if self.groups.world.size() == 1 {
+            return Ok(StepSums { loss: losses.iter().sum(), gradient_squares: squares.value(), stop });
+        }
+        let mut mine = vec![u8::from(stop)];
+        mine.extend(squares.to_bytes());
+        let last = self.mesh.size(Axis::Pipeline) - 1;
+        if self.mesh.coordinate(Axis::Pipeline) == last && self.mesh.coordinate(Axis::Tensor) == 0 {
+            mine.extend(losses.iter().flat_map(|loss| loss.to_le_bytes()));
+        }
+        let all = self.collective.gather_host(&self.groups.world, &mine, "loss and gradient norm")?;
+        let mut sums = StepSums { loss: 0.0, gradient_squares: 0.0, stop: false };
+        let mut squares = ExactSum::default();
+        let length = squares.to_bytes().len();
+        // World order is stage by stage, then replica by replica: the losses come in the order of the groups.
+        for bytes in &all {
+            let (own, losses) = bytes.split_at(1 + length);
+            sums.stop |= own[0] != 0;
+            squares.join(&ExactSum::from_bytes(&own[1..]).expect("every rank runs the same program"));
+            for loss in losses.as_chunks::<8>().0 {
+                sums.loss += f64::from_le_bytes(*loss);
+            }
+        }
+        sums.gradient_squares = squares.value();
+        Ok(sums)
+    }
+
+    /// Calls `each` with the parameter and the sum of squares of every row of gradients that this rank counts: those of
+    /// its part of each bucket that no other rank counts.
+    fn each_own_row(&mut self, mut each: impl FnMut(usize, f64)) {
+        let own = self.mesh.coordinate(Axis::Data);
+        for bucket in &self.buckets {
+            for piece in bucket.pieces(&bucket.parts[own]) {
+                let parameter = &self.network.parameters()[piece.parameter];
+                if !counts(&self.mesh, parameter) {
+                    continue;
+                }
+                let rows = piece.elements.len() / piece.row;
+                let grads = parameter.grad.flat_range(piece.elements.start, piece.elements.len());
+                let to = self.squares.flat_range(0, rows);
+                self.device.row_squares(grads.reshape(rows, piece.row), to);
+                let host = &mut self.host[..rows];
+                self.device.download(to, bytemuck::cast_slice_mut(host));
+                host.iter().for_each(|&row| each(piece.parameter, row));
+            }
+        }
+    }
+
+    /// The first parameter of each rank whose gradient is not finite, with the rank; all ranks call it together.
+    pub(crate) fn nonfinite_gradients(&mut self) -> Result<Vec<(usize, String)>, TrainError> {
+        let mut first = None;
+        self.each_own_row(|parameter, row| {
+            if !row.is_finite() && first.is_none() {
+                first = Some(parameter);
+            }
+        });
+        let name = first.map_or("", |parameter| &self.network.parameters()[parameter].name);
+        if self.groups.world.size() == 1 {
+            return Ok(first.map(|_| (0, name.to_owned())).into_iter().collect());
+        }
+        let all = self.collective.gather_host(&self.groups.world, name.as_bytes(), "non-finite gradients")?;
+        let named = all.iter().enumerate().filter(|(_, name)| !name.is_empty());
+        Ok(named.map(|(rank, name)| (rank, String::from_utf8_lossy(name).into_owned())).collect())
     }
 
     /// One AdamW update, the `step`-th (from 1), of all parameters; decay touches matrices only.
-    pub fn update(&mut self, optimizer: &Optimizer, learning_rate: f32, grad_scale: f32, step: u64) {
-        for (parameter, &[m, v]) in self.network.parameters().iter().zip(&self.moments) {
-            self.device.adamw(&AdamW {
-                weight: parameter.weight,
-                grad: parameter.grad,
-                m,
-                v,
-                learning_rate,
-                beta1: optimizer.betas[0],
-                beta2: optimizer.betas[1],
-                eps: optimizer.eps,
-                weight_decay: if parameter.decay { optimizer.weight_decay } else { 0.0 },
-                step,
-                grad_scale,
-            });
+    pub fn update(
+        &mut self,
+        optimizer: &Optimizer,
+        learning_rate: f32,
+        grad_scale: f32,
+        step: u64,
+    ) -> Result<(), TrainError> {
+        let own = self.mesh.coordinate(Axis::Data);
+        for (bucket, &[m, v]) in self.buckets.iter().zip(&self.moments) {
+            for piece in bucket.pieces(&updated(bucket, &self.layout, own)) {
+                let parameter = &self.network.parameters()[piece.parameter];
+                let (start, len) = (piece.elements.start, piece.elements.len());
+                self.device.adamw(&AdamW {
+                    weight: parameter.weight.flat_range(start, len),
+                    grad: parameter.grad.flat_range(start, len),
+                    m: m.flat_range(piece.offset, len),
+                    v: v.flat_range(piece.offset, len),
+                    learning_rate,
+                    beta1: optimizer.betas[0],
+                    beta2: optimizer.betas[1],
+                    eps: optimizer.eps,
+                    weight_decay: if parameter.decay { optimizer.weight_decay } else { 0.0 },
+                    step,
+                    grad_scale,
+                });
+            }
         }
+        self.gather_weights()?;
         self.network.pack_weights(&mut *self.device);
+        Ok(())
     }
 
-    /// The loss of every token, without dropout and gradients. Not between `begin` and `update`.
-    pub fn losses(&mut self, batch: &MicroBatch<'_>, losses: &mut [f32]) {
-        self.network.forward_loss(&mut *self.device, batch, losses);
+    /// With ZeRO every replica has updated its part; all get all.
+    fn gather_weights(&mut self) -> Result<(), CommError> {
+        if self.layout.zero == 0 || self.groups.data.size() == 1 {
+            return Ok(());
+        }
+        let (device, group) = (&mut *self.device, &self.groups.data);
+        let begin = |bucket: &Bucket| {
+            let own = &bucket.parts[group.index];
+            let from = bucket.weights.flat_range(own.start, own.len());
+            self.collective.all_gather(device, group, &bucket.parts, from, bucket.weights, "weights")
+        };
+        let handles = self.buckets.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
+        handles.into_iter().try_for_each(|handle| self.collective.wait(&mut *self.device, handle))
     }
 
-    /// All tensors of a checkpoint: weights, then first, then second moments, in the order of the parameters.
+    /// All tensors of a checkpoint: weights, then first, then second moments, in the order of the model's parameters.
     pub fn tensors(&self) -> Vec<TensorShape> {
+        let model = self.network.model();
+        let declared = declare(model, &Stage::whole(model));
         let shapes = |moment: Moment| {
-            self.network.parameters().iter().map(move |parameter| TensorShape {
+            declared.iter().map(move |parameter| TensorShape {
                 name: moment.of(&parameter.name),
                 dims: parameter.dims.clone(),
             })
@@ -118,31 +357,137 @@ impl Engine {
         Moment::ALL.into_iter().flat_map(shapes).collect()
     }
 
-    /// Reads tensor `index` of [`Engine::tensors`].
-    pub fn read_tensor(&self, index: usize, values: &mut [f32]) {
-        self.device.download(self.tensor(index), bytemuck::cast_slice_mut(values));
-    }
-
-    fn tensor(&self, index: usize) -> View {
-        let parameters = self.moments.len();
-        let parameter = index % parameters;
-        match index / parameters {
-            0 => self.network.parameters()[parameter].weight,
-            moment => self.moments[parameter][moment - 1],
-        }
-    }
-
-    /// Takes all tensors of a verified checkpoint of this model.
-    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+    /// What this rank writes of [`Engine::tensors`]: (tensor, its elements, where they are). All ranks together write
+    /// every element once.
+    pub(crate) fn owned(&self) -> Vec<(usize, Range<usize>, View)> {
         let tensors = self.tensors();
-        checkpoint.check_model(self.network.model(), &tensors)?;
-        for (index, shape) in tensors.iter().enumerate() {
-            let view = self.tensor(index);
-            checkpoint.read(&shape.name, |first, values| {
-                self.device.upload_slice(view.flat_range(first, values.len()), values);
+        let place =
+            |name: &str| tensors.iter().position(|t| t.name == name).expect("declared for the whole model");
+        let own = self.mesh.coordinate(Axis::Data);
+        let owned = self.held(|bucket| bucket.parts[own].clone());
+        owned
+            .into_iter()
+            .filter(|held| counts(&self.mesh, &self.network.parameters()[held.parameter]))
+            .map(|held| {
+                let parameter = &self.network.parameters()[held.parameter];
+                (place(&held.moment.of(&parameter.name)), held.elements, held.view)
+            })
+            .collect()
+    }
+
+    /// Weights and moments of `part` of every bucket.
+    fn held(&self, part: impl Fn(&Bucket) -> Range<usize>) -> Vec<Held> {
+        let own = self.mesh.coordinate(Axis::Data);
+        let mut found = Vec::new();
+        for moment in Moment::ALL {
+            for (bucket, moments) in self.buckets.iter().zip(&self.moments) {
+                let part = part(bucket);
+                let updated = updated(bucket, &self.layout, own);
+                for piece in bucket.pieces(&part) {
+                    let parameter = &self.network.parameters()[piece.parameter];
+                    let (start, len) = (piece.elements.start, piece.elements.len());
+                    let in_state = (part.start + piece.offset).wrapping_sub(updated.start);
+                    let view = match moment {
+                        Moment::Weight => parameter.weight.flat_range(start, len),
+                        Moment::First => moments[0].flat_range(in_state, len),
+                        Moment::Second => moments[1].flat_range(in_state, len),
+                    };
+                    let first = parameter.elements().start + start;
+                    let elements = first..first + len;
+                    found.push(Held { moment, parameter: piece.parameter, elements, view });
+                }
+            }
+        }
+        found
+    }
+
+    /// Takes this rank's part of all tensors of a checkpoint of this model.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        checkpoint.check_model(self.network.model(), &self.tensors())?;
+        let own = self.mesh.coordinate(Axis::Data);
+        let mut wanted = self.held(|bucket| updated(bucket, &self.layout, own));
+        wanted.retain(|held| held.moment != Moment::Weight);
+        wanted.extend(
+            self.held(|bucket| 0..bucket.weights.cols).into_iter().filter(|h| h.moment == Moment::Weight),
+        );
+        for held in wanted {
+            let name = held.moment.of(&self.network.parameters()[held.parameter].name);
+            checkpoint.read_range(&name, &held.elements, |first, values| {
+                let place = held.view.flat_range(first - held.elements.start, values.len());
+                self.device.upload_slice(place, values);
             })?;
         }
         self.network.pack_weights(&mut *self.device);
         Ok(())
     }
+
+    pub(crate) fn read(&self, view: View, values: &mut [f32]) {
+        self.device.download(view, bytemuck::cast_slice_mut(values));
+    }
+
+    /// Reads tensor `index` of [`Engine::tensors`] on a rank that holds all of it.
+    pub fn read_tensor(&self, index: usize, values: &mut [f32]) {
+        for (tensor, elements, view) in self.owned() {
+            if tensor == index {
+                self.read(view, &mut values[elements]);
+            }
+        }
+    }
+
+    /// The losses that each replica's last stage has summed, replica by replica.
+    pub(crate) fn gather_losses(&mut self, mine: &[f64]) -> Result<Vec<Vec<f64>>, TrainError> {
+        let last = self.mesh.size(Axis::Pipeline) - 1;
+        let tells = self.mesh.coordinate(Axis::Pipeline) == last && self.mesh.coordinate(Axis::Tensor) == 0;
+        let bytes: Vec<u8> = mine.iter().filter(|_| tells).flat_map(|loss| loss.to_le_bytes()).collect();
+        let all = self.gather(&bytes, "held-out losses")?;
+        let replicas = all.len() - self.mesh.size(Axis::Data) * self.mesh.size(Axis::Tensor);
+        let floats =
+            |bytes: &Vec<u8>| bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+        Ok(all[replicas..].iter().step_by(self.mesh.size(Axis::Tensor)).map(floats).collect())
+    }
+
+    /// Every rank's bytes in their order, for decisions that all must take together.
+    pub(crate) fn gather(&mut self, mine: &[u8], what: &'static str) -> Result<Vec<Vec<u8>>, TrainError> {
+        if self.groups.world.size() == 1 {
+            return Ok(vec![mine.to_vec()]);
+        }
+        Ok(self.collective.gather_host(&self.groups.world, mine, what)?)
+    }
+}
+
+/// This rank as its network sees it.
+pub(crate) fn rank_of<'a>(
+    device: &'a mut dyn Device,
+    collective: &'a mut dyn Collective,
+    groups: &'a Groups,
+) -> Rank<'a> {
+    Rank {
+        device,
+        collective: Some(collective),
+        tensor: (groups.tensor.size() > 1).then_some(&groups.tensor),
+    }
+}
+
+/// Begins the sum of a bucket's gradients over the replicas.
+pub(crate) fn reduce(
+    device: &mut dyn Device,
+    collective: &mut dyn Collective,
+    data: &Group,
+    zero: usize,
+    bucket: &Bucket,
+) -> Result<Handle, CommError> {
+    if zero == 0 {
+        return collective.all_reduce(device, data, bucket.grads, "gradients");
+    }
+    let own = &bucket.parts[data.index];
+    let to = bucket.grads.flat_range(own.start, own.len());
+    collective.reduce_scatter(device, data, &bucket.parts, bucket.grads, to, "gradients")
+}
+
+/// Whether this rank speaks for a parameter that others may hold too: whole parameters belong to the first tensor
+/// rank, a tied embedding to the first stage.
+fn counts(mesh: &Mesh, parameter: &triax_model::Parameter) -> bool {
+    let first_stage = mesh.coordinate(Axis::Pipeline) == 0;
+    (parameter.split != Split::Whole || mesh.coordinate(Axis::Tensor) == 0)
+        && (first_stage || !parameter.name.starts_with("embedding."))
 }

@@ -4,8 +4,10 @@ use crate::checkpoint::CheckpointError;
 use crate::watch::Alarm;
 use std::io;
 use std::path::PathBuf;
+use triax_comm::CommError;
 use triax_data::DataError;
 use triax_model::ModelError;
+use triax_plan::{LayoutError, ScheduleError};
 use triax_tensor::OutOfMemory;
 
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,14 @@ pub enum TrainError {
          (now {micro_batch}), recompute = \"full\" or a smaller model would need less"
     )]
     Memory { needed: usize, available: usize, micro_batch: usize },
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Comm(#[from] CommError),
+    #[error("rank {rank}: {message}")]
+    Elsewhere { rank: usize, message: String },
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
     #[error("cannot {action} {}: {source}", path.display())]

@@ -1,10 +1,12 @@
 //! Sample numbers in, micro-batches out, in reused buffers; and the held-out sources.
 
 use crate::checkpoint::{Bits, DataOrder, Stage};
-use crate::{Engine, Evaluation, TrainError};
+use crate::{Batches, Engine, Evaluation, TrainError};
 use std::path::PathBuf;
+use triax_comm::Axis;
 use triax_data::{DataError, Identity, Samples, Sequential, prefix_length};
 use triax_model::MicroBatch;
+use triax_plan::Layout;
 use triax_spec::Run;
 use triax_spec::model::Mask;
 use triax_tensor::IGNORE;
@@ -112,6 +114,24 @@ impl Feed {
     }
 }
 
+/// The part of one step's samples that a replica takes.
+pub(crate) struct StepFeed<'a> {
+    pub feed: &'a mut Feed,
+    pub layout: &'a Layout,
+    /// Which replica.
+    pub data: usize,
+    /// The step's first sample, and how many there are.
+    pub first: u64,
+    pub batch: u64,
+}
+
+impl Batches for StepFeed<'_> {
+    fn micro_batch(&mut self, group: usize, micro_batch: usize) -> Result<MicroBatch<'_>, DataError> {
+        let first = self.layout.first_sample(self.first, self.batch, self.data, group, micro_batch);
+        self.feed.micro_batch(first, self.layout.micro_batch)
+    }
+}
+
 fn first_order(run: &Run) -> DataOrder {
     DataOrder {
         seed: run.data.seed,
@@ -181,23 +201,30 @@ impl HeldOut {
         })
     }
 
-    /// The mean loss on each source; with a prefix mask, of empty prefixes.
+    /// The mean loss on each source; with a prefix mask, of empty prefixes. The replicas take micro-batches in turn.
     pub(crate) fn evaluate(&mut self, engine: &mut Engine, step: u64) -> Result<Vec<Evaluation>, TrainError> {
+        let (replica, replicas) = (engine.mesh().coordinate(Axis::Data), engine.mesh().size(Axis::Data));
         let mut evaluations = Vec::with_capacity(self.sources.len());
         for (path, windows) in &self.sources {
-            let (mut loss, mut tokens) = (0.0, 0);
+            let (mut sums, mut tokens) = (Vec::new(), 0);
             let count = windows.count().min(self.most);
-            for first in (0..count).step_by(self.micro_batch) {
+            for (index, first) in (0..count).step_by(self.micro_batch).enumerate() {
                 let samples = (count - first).min(self.micro_batch as u64) as usize;
                 for index in 0..samples {
                     let place = index * self.sequence..(index + 1) * self.sequence;
                     let inputs = &mut self.buffers.tokens[place.clone()];
                     tokens += windows.fill(first + index as u64, inputs, &mut self.buffers.targets[place])?;
                 }
+                if index % replicas != replica {
+                    continue;
+                }
                 let losses = &mut self.losses[..samples * self.sequence];
-                engine.losses(&self.buffers.batch(samples, self.sequence, self.prefix, 0), losses);
-                loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+                let batch = self.buffers.batch(samples, self.sequence, self.prefix, 0);
+                if let Some(sum) = engine.evaluate(&batch, losses)? {
+                    sums.push(sum);
+                }
             }
+            let loss = in_turn(&engine.gather_losses(&sums)?);
             evaluations.push(Evaluation {
                 step,
                 source: path.clone(),
@@ -207,6 +234,12 @@ impl HeldOut {
         }
         Ok(evaluations)
     }
+}
+
+/// The sum over micro-batches that the replicas took in turn, in the order of the micro-batches.
+fn in_turn(replicas: &[Vec<f64>]) -> f64 {
+    let most = replicas.iter().map(Vec::len).max().unwrap_or(0);
+    (0..most).flat_map(|round| replicas.iter().filter_map(move |sums| sums.get(round))).sum()
 }
 
 #[cfg(test)]

@@ -8,24 +8,30 @@
 //! Knows no terminal and no network: what it has to tell goes to an [`Observer`].
 #![forbid(unsafe_code)]
 
+mod buckets;
 pub mod checkpoint;
 mod directory;
 mod engine;
 mod error;
 pub mod events;
+mod exact_sum;
 mod feed;
 pub mod loss_scale;
 mod metrics;
 mod observer;
+mod pipeline;
 mod plan;
+mod ranks;
 #[cfg(test)]
 mod testing;
 mod trainer;
 pub mod watch;
 
 pub use checkpoint::Resume;
-pub use engine::{Engine, StepSums};
+pub use engine::{Batches, Engine, StepSums};
 pub use error::TrainError;
+pub use exact_sum::ExactSum;
 pub use observer::{Evaluation, Observer, Outcome, Started, StepReport};
 pub use plan::{Plan, available_memory};
+pub use ranks::{MakeDevice, alone, in_threads, train_in_threads};
 pub use trainer::{Start, Trainer};

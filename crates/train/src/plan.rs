@@ -1,31 +1,55 @@
-//! What a run needs, before anything is allocated: the network, the optimizer's moments and the memory table.
+//! What a rank of a run needs, before anything is allocated: its part of the network, the optimizer's moments, the
+//! schedule and the memory table.
 
 use crate::TrainError;
+use crate::buckets::{Bucket, buckets};
 use serde::Serialize;
 use std::fmt;
-use triax_model::{Network, Options};
+use std::ops::Range;
+use triax_comm::{Axis, Mesh};
+use triax_model::{Network, Options, Stage, TensorSplit};
+use triax_plan::{Layout, Schedule, StageCosts, split_layers};
 use triax_spec::Run;
-use triax_spec::run::Precision;
+use triax_spec::run::{Precision, ScheduleKind};
 use triax_tensor::{Class, DType, Device, Table, View};
 
 /// Tokens whose logits are held at a time.
 const LOSS_CHUNK: usize = 512;
 
-/// A planned run on one device. `Display` is the memory table by class.
+/// What one rank of a run needs. `Display` is the memory table by class.
 pub struct Plan {
     pub(crate) run: Run,
+    pub(crate) layout: Layout,
+    pub(crate) mesh: Mesh,
+    /// Of the largest step's groups.
+    pub(crate) schedule: Schedule,
     pub(crate) network: Network,
-    /// Adam's running means of the gradient and of its square, one pair for each parameter.
+    pub(crate) buckets: Vec<Bucket>,
+    /// Adam's running means of the gradient and of its square, flat, for the part of each bucket that this rank updates.
     pub(crate) moments: Vec<[View; 2]>,
+    /// Sums of earlier groups that wait to be joined, by height in the tree: the gradients of all buckets.
+    pub(crate) levels: Vec<Vec<View>>,
+    /// F64 `[1, most rows of a piece]`.
+    pub(crate) squares: View,
     table: Table,
     scratch_bytes: usize,
 }
 
 impl Plan {
+    /// A run on one rank.
     pub fn new(run: &Run, device: &dyn Device) -> Result<Self, TrainError> {
+        Self::of_rank(run, &Layout::new(run, 1)?, 0, device)
+    }
+
+    /// Rank `rank` of a run.
+    pub fn of_rank(run: &Run, layout: &Layout, rank: usize, device: &dyn Device) -> Result<Self, TrainError> {
+        let Layout { tensor, data, pipeline, chunks, .. } = *layout;
+        let mesh = Mesh::new(triax_comm::Layout { tensor, data, pipeline }, rank);
         let train = &run.train;
         let largest = train.global_batch.start.max(train.global_batch.end);
-        let micro_batch = run.layout.micro_batch;
+        let micro_batches = layout.micro_batches(largest);
+        let schedule = Schedule::new(layout.schedule, pipeline, chunks, micro_batches)?;
+        let stage = stage(run, layout, mesh.coordinate(Axis::Pipeline));
         let options = Options {
             dtype: match train.precision {
                 Precision::Bf16 => DType::Bf16,
@@ -33,29 +57,75 @@ impl Plan {
                 Precision::F32 => DType::F32,
             },
             sequence: train.sequence,
-            micro_batch,
-            micro_batches: largest.div_ceil(micro_batch.max(1) as u64) as usize,
+            micro_batch: layout.micro_batch,
+            micro_batches: micro_batches * layout.groups(),
             recompute: run.layout.recompute,
-            tensor_shards: run.numerics.tensor_shards,
-            loss_chunk: LOSS_CHUNK.min(micro_batch * train.sequence),
+            tensor_shards: layout.tensor_shards,
+            loss_chunk: LOSS_CHUNK.min(layout.micro_batch * train.sequence),
             seed: train.seed,
             training: true,
+            tensor: TensorSplit {
+                size: tensor,
+                index: mesh.coordinate(Axis::Tensor),
+                sequence: layout.sequence_parallel,
+            },
+            deferred: layout.schedule == ScheduleKind::ZeroBubbleH1 && pipeline > 1,
         };
+        let slots = schedule.peak_in_flight(mesh.coordinate(Axis::Pipeline));
         let mut table = Table::new();
-        let network = Network::plan(&run.model, &options, device, &mut table)?;
-        let moments = network
-            .parameters()
+        let network = Network::plan_stage(&run.model, &options, &stage, slots, device, &mut table)?;
+        let buckets = buckets(network.parameters(), data);
+        let levels = (0..layout.groups().ilog2())
+            .map(|level| {
+                let buffer = |bucket: &Bucket| {
+                    let name = format!("{}.grad of an earlier group, level {level}", bucket.name);
+                    table.add(name, Class::Gradients, DType::F32, 1, bucket.grads.cols)
+                };
+                buckets.iter().map(buffer).collect()
+            })
+            .collect();
+        let own = mesh.coordinate(Axis::Data);
+        let moments = buckets
             .iter()
-            .map(|parameter| {
+            .map(|bucket| {
+                let held = updated(bucket, layout, own).len();
                 ["m", "v"].map(|moment| {
-                    let name = format!("{}.{moment}", parameter.name);
-                    let View { rows, cols, .. } = parameter.weight;
-                    table.add(name, Class::Optimizer, DType::F32, rows, cols)
+                    table.add(format!("{}.{moment}", bucket.name), Class::Optimizer, DType::F32, 1, held)
                 })
             })
             .collect();
+        let rows = buckets
+            .iter()
+            .flat_map(|bucket| {
+                bucket.pieces(&bucket.parts[own]).map(|piece| piece.elements.len() / piece.row)
+            })
+            .max()
+            .unwrap_or(0);
+        let squares = table.add("gradient squares", Class::Workspace, DType::F64, 1, rows);
         let scratch_bytes = network.scratch_bytes(device);
-        Ok(Self { run: run.clone(), network, moments, table, scratch_bytes })
+        let (run, layout) = (run.clone(), layout.clone());
+        Ok(Self {
+            run,
+            layout,
+            mesh,
+            schedule,
+            network,
+            buckets,
+            moments,
+            levels,
+            squares,
+            table,
+            scratch_bytes,
+        })
+    }
+
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// This rank's place.
+    pub const fn mesh(&self) -> &Mesh {
+        &self.mesh
     }
 
     /// Every buffer of the arena.
@@ -68,9 +138,11 @@ impl Plan {
         self.scratch_bytes
     }
 
-    /// Bytes of the copy that the checkpoint writer works from: weights and moments. Taken at the first save.
+    /// Bytes of the copy that the checkpoint writer works from: weights and moments that this rank writes. Taken at
+    /// the first save.
     pub fn staging_bytes(&self) -> usize {
-        3 * self.table.class_bytes(Class::Weights)
+        let own = self.mesh.coordinate(Axis::Data);
+        3 * 4 * self.buckets.iter().map(|bucket| bucket.parts[own].len()).sum::<usize>()
     }
 
     pub fn total_bytes(&self) -> usize {
@@ -150,6 +222,23 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "{:<16} {:>12.1} MiB", "total", mib(self.total_bytes()))
     }
+}
+
+/// The layers of pipeline stage `stage`.
+fn stage(run: &Run, layout: &Layout, stage: usize) -> Stage {
+    let (stages, chunks) = (layout.pipeline, layout.chunks);
+    let costs = StageCosts::of(&run.model, run.train.sequence);
+    let cuts = split_layers(run.model.layers, stages * chunks, costs);
+    Stage {
+        chunks: (0..chunks).map(|chunk| cuts[chunk * stages + stage].clone()).collect(),
+        first: stage == 0,
+        last: stage + 1 == stages,
+    }
+}
+
+/// The part of a bucket that replica `data` updates.
+pub(crate) fn updated(bucket: &Bucket, layout: &Layout, data: usize) -> Range<usize> {
+    if layout.zero > 0 { bucket.parts[data].clone() } else { 0..bucket.weights.cols }
 }
 
 /// Memory that can be had without swapping, in bytes: what the kernel says, within the control group's limit.

@@ -34,9 +34,9 @@ pub(crate) fn run(model: Model) -> Run {
             evaluate_every: 0,
             evaluate_samples: 0,
         },
-        layout: Layout { micro_batch: 2, recompute: Recompute::None },
+        layout: Layout::single(2),
         checkpoint: Checkpoint { every: Amount::Steps(0), keep: 0 },
-        numerics: Numerics { tensor_shards: 8 },
+        numerics: Numerics::default(),
         device: Device { kind: DeviceKind::Cpu, threads: 1, kernel: Kernel::Auto },
     }
 }

@@ -7,25 +7,32 @@
 //! Where a run stands is (step, samples): which samples come, the rate, the batch and dropout follow from it, so a
 //! resumed run has the bits of one that was never stopped. A rollback takes weights, moments and statistics back
 //! to the last checkpoint; step and samples go on, so no step number and no sample comes twice.
+//!
+//! Every rank of a run goes through the same loop and comes to the same decisions from the same sums; the first rank
+//! alone holds the run directory and tells what happens.
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Disk, LocalDisk, Resume, Saver, Skipped, State};
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, Disk, LocalDisk, Resume, Saver, Skipped, State, Writer,
+};
 use crate::checkpoint::{choose, clean, list};
 use crate::directory::RunDirectory;
-use crate::feed::{Feed, HeldOut};
+use crate::feed::{Feed, HeldOut, StepFeed};
 use crate::loss_scale::LossScaler;
 use crate::metrics::Metrics;
 use crate::watch::{Alarm, Cause, Response, Verdict, Watch};
 use crate::{Engine, Observer, Outcome, Plan, Started, StepReport, TrainError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use triax_comm::{Axis, Collective};
 use triax_model::TensorSource;
 use triax_spec::run::Precision;
 use triax_spec::{Progress, Run, flops_per_token, parameters};
-use triax_tensor::Device;
+use triax_tensor::{Device, View};
 
-/// How a run begins and what it is told from outside.
+/// How a run begins and what it is told from outside; the same for all its ranks.
+#[derive(Clone)]
 pub struct Start {
     pub resume: Resume,
     /// When set, the step is finished, saved, and the run returns [`Outcome::Stopped`].
@@ -33,14 +40,14 @@ pub struct Start {
     /// The machine's peak in FLOP/s, to report the share of it.
     pub peak_flops: Option<f64>,
     /// First weights instead of random ones, for runs that do not resume.
-    pub initial: Option<Box<dyn TensorSource>>,
+    pub initial: Option<Arc<dyn TensorSource + Send + Sync>>,
     /// What checkpoints are written through.
-    pub disk: Box<dyn Disk>,
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Start {
     pub fn new(resume: Resume) -> Self {
-        Self { resume, stop: Arc::default(), peak_flops: None, initial: None, disk: Box::new(LocalDisk) }
+        Self { resume, stop: Arc::default(), peak_flops: None, initial: None, disk: Arc::new(LocalDisk) }
     }
 }
 
@@ -63,6 +70,8 @@ pub struct Trainer {
     feed: Feed,
     held_out: HeldOut,
     saver: Saver,
+    /// Where the values are that this rank saves, in the order of the saver's pieces.
+    saved_views: Vec<View>,
     watch: Watch,
     scaler: Option<LossScaler>,
     progress: Progress,
@@ -70,28 +79,33 @@ pub struct Trainer {
     skipped: Vec<Skipped>,
     /// Step of the newest checkpoint, also while it is being written.
     saved: Option<u64>,
-    metrics: Metrics,
+    /// On the first rank.
+    metrics: Option<Metrics>,
     stop: Arc<AtomicBool>,
+    /// Some rank was asked to stop, as all know.
+    stopping: bool,
     peak_flops: Option<f64>,
-    initial: Option<Box<dyn TensorSource>>,
+    initial: Option<Arc<dyn TensorSource + Send + Sync>>,
     started: Started,
+    path: PathBuf,
     // Last: the lock outlives the save that is finished when the run is dropped.
-    directory: RunDirectory,
+    _directory: Option<RunDirectory>,
 }
 
 impl Trainer {
     /// Locks the run directory, finds and checks what to go on from, allocates, and writes `run.toml` and
-    /// `plan.json`. Nothing of an existing run is changed before all checks have passed.
+    /// `plan.json`. Nothing of an existing run is changed before all checks have passed. `collective`: this rank's end
+    /// of the plan's world.
     pub fn open(
         plan: Plan,
         device: Box<dyn Device>,
-        directory: &Path,
+        mut collective: Box<dyn Collective>,
+        path: &Path,
         start: Start,
     ) -> Result<Self, TrainError> {
-        let directory = RunDirectory::open(directory)?;
-        clean(directory.path())?;
+        let first = collective.rank() == 0;
+        let (directory, checkpoint) = find(&mut *collective, path, start.resume)?;
         let run = plan.run.clone();
-        let checkpoint = choose(directory.path(), start.resume)?;
         let state = checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest().state);
         let feed = Feed::open(&run, state.map(|state| (&state.data, state.progress.samples)))?;
         if let Some(checkpoint) = &checkpoint {
@@ -99,15 +113,19 @@ impl Trainer {
         }
         let held_out = HeldOut::open(&run)?;
         let plan_json = plan.to_json();
-        let mut engine = Engine::allocate(plan, device)?;
+        let mut engine = Engine::allocate(plan, device, collective)?;
         match (&checkpoint, &start.initial) {
             (Some(checkpoint), _) => engine.restore(checkpoint)?,
             (None, Some(source)) => engine.load_weights(&**source)?,
             (None, None) => engine.initialise(run.train.seed),
         }
         let progress = state.map_or_else(Progress::default, |state| state.progress);
-        directory.write("run.toml", run.to_toml().as_bytes())?;
-        directory.write("plan.json", &plan_json)?;
+        let mut metrics = None;
+        if let Some(directory) = &directory {
+            directory.write("run.toml", run.to_toml().as_bytes())?;
+            directory.write("plan.json", &plan_json)?;
+            metrics = Some(Metrics::open(directory, progress.step)?);
+        }
         let mut watch = Watch::new(run.train.on_spike, run.train.on_nonfinite);
         if let Some(state) = state {
             watch.restore(&state.watch);
@@ -121,15 +139,23 @@ impl Trainer {
             device: engine.device().describe(),
             blend_changed: state.is_some_and(|state| state.data != *feed.order()),
         };
+        let owned = engine.owned();
+        let writer = Writer { rank: engine.mesh().rank(), ranks: engine.mesh().world() };
+        debug_assert_eq!(first, writer.rank == 0);
         Ok(Self {
-            saver: Saver::new(
-                directory.path().to_owned(),
+            saver: Saver::of_rank(
+                path.to_owned(),
                 run.checkpoint.keep,
                 run.model.clone(),
-                engine.tensors(),
+                (
+                    engine.tensors(),
+                    owned.iter().map(|(tensor, elements, _)| (*tensor, elements.clone())).collect(),
+                ),
                 start.disk,
+                writer,
             ),
-            metrics: Metrics::open(&directory, progress.step)?,
+            saved_views: owned.into_iter().map(|(_, _, view)| view).collect(),
+            metrics,
             watch,
             scaler: f16.then(|| {
                 let saved = state.and_then(|state| state.loss_scale);
@@ -140,6 +166,7 @@ impl Trainer {
             skipped: state.map_or_else(Vec::new, |state| state.skipped.clone()),
             saved: state.map(|state| state.progress.step),
             stop: start.stop,
+            stopping: false,
             peak_flops: start.peak_flops,
             initial: start.initial,
             started,
@@ -147,7 +174,8 @@ impl Trainer {
             feed,
             held_out,
             run,
-            directory,
+            path: path.to_owned(),
+            _directory: directory,
         })
     }
 
@@ -167,12 +195,23 @@ impl Trainer {
 
     /// Runs until `train.stop` is reached or the stop flag is set; the state is on disk when this returns well.
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+        let outcome = self.run(observer).inspect_err(|error| {
+            // The others end too, with this rank's reason.
+            self.engine.collective.abort(&error.to_string());
+        })?;
+        self.engine.collective.leave()?;
+        Ok(outcome)
+    }
+
+    fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
         observer.started(&self.started);
+        let asked = self.stop.load(Ordering::Relaxed);
+        self.stopping = self.engine.gather(&[u8::from(asked)], "start")?.iter().any(|asked| asked[0] != 0);
         let outcome = loop {
             if self.run.train.stop.reached(&self.progress) {
                 break Outcome::Finished(self.progress);
             }
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stopping || (self.engine.mesh().world() == 1 && self.stop.load(Ordering::Relaxed)) {
                 break Outcome::Stopped(self.progress);
             }
             let before = self.progress;
@@ -207,16 +246,12 @@ impl Trainer {
         let counted = self.feed.counted(before.samples, batch);
         let grad_scale = (f64::from(scale) / counted as f64) as f32;
 
-        self.engine.begin();
-        let mut first = before.samples;
-        while first < after.samples {
-            let count = (after.samples - first).min(self.run.layout.micro_batch as u64);
-            let micro_batch = self.feed.micro_batch(first, count as usize)?;
-            self.engine.micro_batch(&micro_batch, grad_scale);
-            first += count;
-        }
-        let sums = self.engine.end();
-        debug_assert_eq!(sums.counted, counted);
+        let layout = self.engine.layout().clone();
+        let data = self.engine.mesh().coordinate(Axis::Data);
+        let mut samples =
+            StepFeed { feed: &mut self.feed, layout: &layout, data, first: before.samples, batch };
+        let sums = self.engine.step(&mut samples, layout.micro_batches(batch), grad_scale, &self.stop)?;
+        self.stopping = sums.stop;
         let loss = sums.loss / counted as f64;
         let norm = sums.gradient_squares.sqrt() / f64::from(scale);
 
@@ -242,7 +277,9 @@ impl Trainer {
             flops_per_s,
             flops_share: self.peak_flops.map(|peak| flops_per_s / peak),
         };
-        self.metrics.step(&report)?;
+        if let Some(metrics) = &mut self.metrics {
+            metrics.step(&report)?;
+        }
         observer.step(&report);
         Ok(())
     }
@@ -265,7 +302,7 @@ impl Trainer {
         }
         match self.watch.judge(found.loss, found.norm) {
             Verdict::Apply => {
-                self.apply(found);
+                self.apply(found)?;
                 Ok(None)
             }
             Verdict::Alarm(alarm, response) => {
@@ -283,18 +320,19 @@ impl Trainer {
     ) -> Result<Option<&'static str>, TrainError> {
         let start = found.before.samples;
         let reason = if alarm.cause == Cause::Nonfinite { "nonfinite" } else { "spike" };
+        let culprits = if alarm.cause == Cause::Nonfinite { self.culprits()? } else { String::new() };
         match response {
             Response::Log => {
-                self.apply(found);
+                self.apply(found)?;
                 Ok(None)
             }
             Response::Skip => {
-                self.skip(start, reason, &alarm.to_string())?;
+                self.skip(start, reason, &format!("{alarm}{culprits}"))?;
                 Ok(Some(reason))
             }
             Response::Rollback => {
                 let from = self.roll_back()?;
-                self.skip(from, reason, &format!("rolled back: {alarm}"))?;
+                self.skip(from, reason, &format!("rolled back: {alarm}{culprits}"))?;
                 Ok(Some("rollback"))
             }
             Response::Stop | Response::Limit(_) => {
@@ -315,13 +353,21 @@ impl Trainer {
         }
     }
 
-    fn apply(&mut self, found: &Found) {
+    /// Where gradients are not finite: the first parameter of each rank.
+    fn culprits(&mut self) -> Result<String, TrainError> {
+        let found = self.engine.nonfinite_gradients()?;
+        let name = |(rank, name): &(usize, String)| format!("`{name}` on rank {rank}");
+        let names: Vec<String> = found.iter().take(8).map(name).collect();
+        Ok(if names.is_empty() { String::new() } else { format!("; gradient of {}", names.join(", ")) })
+    }
+
+    fn apply(&mut self, found: &Found) -> Result<(), TrainError> {
         let optimizer = &self.run.train.optimizer;
         let clip = f64::from(optimizer.clip);
         let clipped = if clip > 0.0 { (clip / (found.norm + 1e-6)).min(1.0) } else { 1.0 };
         self.updates += 1;
         let grad_scale = (clipped / f64::from(found.scale)) as f32;
-        self.engine.update(optimizer, found.learning_rate, grad_scale, self.updates);
+        self.engine.update(optimizer, found.learning_rate, grad_scale, self.updates)
     }
 
     /// Notes that the samples `start..` up to the present position changed nothing.
@@ -332,7 +378,9 @@ impl Trainer {
             end: self.progress.samples,
             reason: format!("{kind}: {reason}"),
         };
-        self.metrics.skipped(&skipped)?;
+        if let Some(metrics) = &mut self.metrics {
+            metrics.skipped(&skipped)?;
+        }
         self.skipped.push(skipped);
         Ok(())
     }
@@ -341,7 +389,9 @@ impl Trainer {
     /// Returns the position of that state.
     fn roll_back(&mut self) -> Result<u64, TrainError> {
         self.saver.wait()?;
-        let Some((_, newest)) = list(self.directory.path())?.pop() else {
+        // Whatever the first rank was writing is there now.
+        self.engine.gather(&[], "rollback")?;
+        let Some((_, newest)) = list(&self.path)?.pop() else {
             match &self.initial {
                 Some(source) => self.engine.load_weights(&**source)?,
                 None => self.engine.initialise(self.run.train.seed),
@@ -352,7 +402,10 @@ impl Trainer {
             return Ok(0);
         };
         let checkpoint = Checkpoint::open(&newest)?;
-        checkpoint.verify()?;
+        if self.engine.mesh().rank() == 0 {
+            checkpoint.verify()?;
+        }
+        self.engine.gather(&[], "rollback")?;
         self.engine.restore(&checkpoint)?;
         let state = &checkpoint.manifest().state;
         self.updates = state.updates;
@@ -367,7 +420,9 @@ impl Trainer {
 
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         for evaluation in self.held_out.evaluate(&mut self.engine, self.progress.step)? {
-            self.metrics.evaluation(&evaluation)?;
+            if let Some(metrics) = &mut self.metrics {
+                metrics.evaluation(&evaluation)?;
+            }
             observer.evaluation(&evaluation);
         }
         Ok(())
@@ -385,11 +440,53 @@ impl Trainer {
             tokenizer: self.feed.tokenizer().cloned(),
         };
         self.saved = Some(self.progress.step);
-        let engine = &self.engine;
-        if let Some(earlier) = self.saver.save(state, |index, values| engine.read_tensor(index, values))? {
+        if self.engine.mesh().world() > 1 {
+            if let Some(earlier) = self.saver.wait()? {
+                observer.checkpoint(&earlier);
+            }
+            if self.engine.mesh().rank() == 0 {
+                self.saver.prepare(self.progress.step)?;
+            }
+            self.engine.gather(&[], "checkpoint")?;
+        }
+        let (engine, views) = (&self.engine, &self.saved_views);
+        if let Some(earlier) = self.saver.save(state, |index, values| engine.read(views[index], values))? {
             observer.checkpoint(&earlier);
         }
         Ok(())
+    }
+}
+
+/// The run directory (on the first rank, which locks it) and the checkpoint to go on from.
+fn find(
+    collective: &mut dyn Collective,
+    path: &Path,
+    resume: Resume,
+) -> Result<(Option<RunDirectory>, Option<Checkpoint>), TrainError> {
+    let look = || -> Result<_, TrainError> {
+        let directory = RunDirectory::open(path)?;
+        clean(path)?;
+        Ok((directory, choose(path, resume)?))
+    };
+    let world = triax_comm::Group::world(collective.world(), collective.rank());
+    if collective.rank() == 0 {
+        let found = look();
+        if world.size() > 1 {
+            let told = match &found {
+                Ok((_, None)) => "new".to_owned(),
+                Ok((_, Some(checkpoint))) => format!("on{}", checkpoint.folder().display()),
+                Err(error) => format!("no{error}"),
+            };
+            collective.gather_host(&world, told.as_bytes(), "run directory")?;
+        }
+        return found.map(|(directory, checkpoint)| (Some(directory), checkpoint));
+    }
+    let told = collective.gather_host(&world, &[], "run directory")?;
+    let told = String::from_utf8_lossy(&told[0]);
+    match told.split_at(2) {
+        ("on", folder) => Ok((None, Some(Checkpoint::open(Path::new(folder))?))),
+        ("no", message) => Err(TrainError::Elsewhere { rank: 0, message: message.to_owned() }),
+        _ => Ok((None, None)),
     }
 }
 

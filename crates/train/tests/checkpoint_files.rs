@@ -53,7 +53,7 @@ fn value(step: u64, tensor: usize, element: usize) -> f32 {
     f32::from_bits((step as u32) << 20 | (tensor as u32) << 16 | element as u32)
 }
 
-fn saver(run: &Path, disk: Box<dyn Disk>, keep: usize) -> Saver {
+fn saver(run: &Path, disk: Arc<dyn Disk>, keep: usize) -> Saver {
     Saver::with_shard_bytes(run.to_owned(), keep, model(), tensors(), disk, 200)
 }
 
@@ -67,7 +67,7 @@ fn save(saver: &mut Saver, step: u64) -> Result<(), CheckpointError> {
 
 fn saved(step: u64) -> (tempfile::TempDir, PathBuf) {
     let run = tempfile::tempdir().unwrap();
-    save(&mut saver(run.path(), Box::new(LocalDisk), 0), step).unwrap();
+    save(&mut saver(run.path(), Arc::new(LocalDisk), 0), step).unwrap();
     let folder = folder(run.path(), step);
     (run, folder)
 }
@@ -112,7 +112,7 @@ fn what_is_written_is_read_back_bit_for_bit_over_several_shards() {
 #[test]
 fn a_second_save_waits_for_the_first_and_only_the_newest_are_kept() {
     let run = tempfile::tempdir().unwrap();
-    let mut saver = saver(run.path(), Box::new(LocalDisk), 2);
+    let mut saver = saver(run.path(), Arc::new(LocalDisk), 2);
     for step in 1..=5 {
         let earlier = saver
             .save(state(step), |tensor, values| {
@@ -196,7 +196,7 @@ fn resume_never_starts_anew_silently() {
     assert!(choose(run.path(), Resume::IfPresent).unwrap().is_none());
     assert!(choose(run.path(), Resume::Never).unwrap().is_none());
 
-    let mut saver = saver(run.path(), Box::new(LocalDisk), 0);
+    let mut saver = saver(run.path(), Arc::new(LocalDisk), 0);
     save(&mut saver, 10).unwrap();
     save(&mut saver, 20).unwrap();
     for resume in [Resume::Must, Resume::IfPresent] {
@@ -295,7 +295,7 @@ fn a_disk_that_fails_at_any_operation_leaves_the_older_checkpoint_and_nothing_ha
     for operations in 0.. {
         let (run, older) = saved(1);
         let left = Arc::new(AtomicI64::new(operations));
-        let outcome = save(&mut saver(run.path(), Box::new(FailingDisk(left)), 0), 2);
+        let outcome = save(&mut saver(run.path(), Arc::new(FailingDisk(left)), 0), 2);
         assert_holds(&older, 1);
         match outcome {
             Ok(()) => {
@@ -325,7 +325,7 @@ fn a_disk_that_fails_at_any_operation_leaves_the_older_checkpoint_and_nothing_ha
 fn a_full_file_system_ends_the_save_with_path_and_bytes() {
     let (run, older) = saved(1);
     let disk = FailingDisk(Arc::new(AtomicI64::new(6)));
-    let message = save(&mut saver(run.path(), Box::new(disk), 0), 2).unwrap_err().to_string();
+    let message = save(&mut saver(run.path(), Arc::new(disk), 0), 2).unwrap_err().to_string();
     for part in ["step-00000002", "it needs ", "are free there", "older checkpoints are as they were"] {
         assert!(message.contains(part), "{message}");
     }

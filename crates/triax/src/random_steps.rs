@@ -2,6 +2,7 @@
 //! times and what the demo calibrates itself by.
 
 use crate::failure::{Context, Failure, with_causes};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use triax_model::MicroBatch;
 use triax_spec::Run;
@@ -26,8 +27,8 @@ pub(crate) struct Step {
 impl RandomSteps {
     /// Allocates and initialises; every step is one micro-batch of the run.
     pub(crate) fn new(run: &Run, plan: Plan, device: Box<dyn Device>) -> Result<Self, Failure> {
-        let mut engine =
-            Engine::allocate(plan, device).context(|| "cannot time a training step".to_owned())?;
+        let mut engine = Engine::allocate(plan, device, triax_train::alone())
+            .context(|| "cannot time a training step".to_owned())?;
         engine.initialise(run.train.seed);
         let stream = Stream::named(run.train.seed, "random tokens");
         let token =
@@ -44,19 +45,20 @@ impl RandomSteps {
     }
 
     /// Forward, backward, clipping and the optimizer, at the peak learning rate.
-    pub(crate) fn step(&mut self) -> Step {
+    pub(crate) fn step(&mut self) -> Result<Step, Failure> {
         let begin = Instant::now();
         let optimizer = &self.run.train.optimizer;
-        let batch =
+        let mut batch =
             MicroBatch { tokens: &self.tokens, targets: &self.targets, prefix: None, first_sample: 0 };
-        self.engine.begin();
-        self.engine.micro_batch(&batch, 1.0 / self.tokens.len() as f32);
-        let sums = self.engine.end();
+        let failed = || "cannot time a training step".to_owned();
+        let grad_scale = 1.0 / self.tokens.len() as f32;
+        let sums = self.engine.step(&mut batch, 1, grad_scale, &AtomicBool::new(false)).context(failed)?;
         let norm = sums.gradient_squares.sqrt() as f32;
         let clip = if optimizer.clip > 0.0 && norm > optimizer.clip { optimizer.clip / norm } else { 1.0 };
         self.done += 1;
-        self.engine.update(optimizer, self.run.train.learning_rate.peak, clip, self.done);
-        Step { loss: sums.loss / sums.counted as f64, seconds: begin.elapsed().as_secs_f64() }
+        let rate = self.run.train.learning_rate.peak;
+        self.engine.update(optimizer, rate, clip, self.done).context(failed)?;
+        Ok(Step { loss: sums.loss / self.tokens.len() as f64, seconds: begin.elapsed().as_secs_f64() })
     }
 }
 

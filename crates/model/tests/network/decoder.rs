@@ -80,7 +80,8 @@ fn the_prompt_of_a_prefix_model_is_seen_in_both_directions() {
             let prefix = [prompt as u32];
             let batch =
                 MicroBatch { tokens: &tokens, targets: &targets, prefix: Some(&prefix), first_sample: 0 };
-            machine.network.forward_loss(&mut *machine.device, &batch, &mut losses);
+            let rank = &mut triax_model::Rank::alone(&mut *machine.device);
+            machine.network.forward_loss(rank, &batch, &mut losses).unwrap();
             let mut feed =
                 |tokens, position| opened.step(&[Span { tokens, position, blocks: &[0] }]).remove(0);
             let mut logits = feed(&tokens[..prompt], 0);

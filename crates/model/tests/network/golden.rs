@@ -8,7 +8,7 @@
 use crate::setup::{Machine, On, golden_folder, options};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
-use triax_model::{MicroBatch, ModelError, Options, Session, TensorSource, hf};
+use triax_model::{MicroBatch, ModelError, Options, Rank, Session, TensorSource, hf};
 use triax_tensor::{AdamW, Class, DType, DeviceExt, Table};
 
 pub(crate) struct Golden {
@@ -148,9 +148,10 @@ fn one_step(machine: &mut Machine, tokens: &[u32], targets: &[u32]) -> f64 {
     let batch = MicroBatch { tokens, targets, prefix: None, first_sample: 0 };
     let (network, device) = (&mut machine.network, &mut *machine.device);
     network.begin_step(device);
-    network.forward_backward(device, &batch, 1.0 / tokens.len() as f32);
-    network.finish_step(device);
-    network.loss_sum(device) / tokens.len() as f64
+    let rank = &mut Rank::alone(device);
+    network.forward_backward(rank, &batch, 1.0 / tokens.len() as f32, None).unwrap();
+    network.finish_group(rank).unwrap();
+    network.losses(rank.device)[0] / tokens.len() as f64
 }
 
 #[test]

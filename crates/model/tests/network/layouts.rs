@@ -1,7 +1,7 @@
 //! What must not change the numbers: recompute, micro-batches, chunks of the loss, evaluation planning.
 
 use crate::setup::{Machine, On, Samples, gpt, llama, options, styles};
-use triax_model::{Options, Stage, declare};
+use triax_model::{Options, Rank, Stage, declare};
 use triax_spec::model::{Dropout, Mask};
 use triax_spec::run::Recompute;
 use triax_tensor::DType;
@@ -67,7 +67,8 @@ fn evaluation_has_no_dropout_and_needs_no_training_plan() {
         let losses = |machine: &mut Machine| {
             let mut losses = vec![f32::NAN; samples.tokens.len()];
             let batch = samples.range(&machine.network, 0, 2);
-            machine.network.forward_loss(&mut *machine.device, &batch, &mut losses);
+            let rank = &mut Rank::alone(&mut *machine.device);
+            machine.network.forward_loss(rank, &batch, &mut losses).unwrap();
             losses
         };
         let training = losses(&mut Machine::new(&model, &options(&model, 2, 1)));
@@ -96,7 +97,8 @@ fn a_shorter_sequence_is_the_beginning_of_a_longer_one() {
                 ..batch
             };
             let mut losses = vec![0.0f32; tokens];
-            machine.network.forward_loss(&mut *machine.device, &batch, &mut losses);
+            let rank = &mut Rank::alone(&mut *machine.device);
+            machine.network.forward_loss(rank, &batch, &mut losses).unwrap();
             losses
         };
         assert_eq!(losses(7)[..4], losses(4));
@@ -121,8 +123,8 @@ fn the_parameters_are_those_that_the_specification_counts() {
 #[test]
 fn stages_hold_every_parameter_once_but_tied_embeddings() {
     for model in styles() {
-        let first = Stage { layers: 0..1, first: true, last: false };
-        let last = Stage { layers: 1..2, first: false, last: true };
+        let stage = |layers: std::ops::Range<usize>, first, last| Stage { chunks: vec![layers], first, last };
+        let (first, last) = (stage(0..1, true, false), stage(1..2, false, true));
         let mut names: Vec<String> =
             [first, last].iter().flat_map(|stage| declare(&model, stage)).map(|d| d.name).collect();
         let whole: Vec<String> = declare(&model, &Stage::whole(&model)).into_iter().map(|d| d.name).collect();

@@ -1,7 +1,7 @@
 //! Tiny networks of every style, and a few calls to run them.
 
 use std::path::PathBuf;
-use triax_model::{MicroBatch, Network, Options, TensorSource};
+use triax_model::{MicroBatch, Network, Options, Rank, TensorSource, TensorSplit};
 use triax_spec::model::{Activation, Dropout, Init, Mask, Model, NormKind, Positions};
 use triax_spec::run::Recompute;
 use triax_tensor::cpu::{Cpu, Kernel};
@@ -60,6 +60,8 @@ pub(crate) fn options(model: &Model, micro_batch: usize, micro_batches: usize) -
         loss_chunk: 5,
         seed: 7,
         training: true,
+        tensor: TensorSplit::WHOLE,
+        deferred: false,
     }
 }
 
@@ -131,11 +133,12 @@ impl Machine {
         for first in (0..count).step_by(options.micro_batch) {
             let last = (first + options.micro_batch).min(count);
             let batch = samples.range(&self.network, first, last);
-            self.network.forward_backward(&mut *self.device, &batch, 1.0 / samples.counted() as f32);
+            let rank = &mut Rank::alone(&mut *self.device);
+            self.network.forward_backward(rank, &batch, 1.0 / samples.counted() as f32, None).unwrap();
         }
-        self.network.finish_step(&mut *self.device);
+        self.network.finish_group(&mut Rank::alone(&mut *self.device)).unwrap();
         assert_eq!(self.network.counted(), samples.counted());
-        self.network.loss_sum(&*self.device) / samples.counted() as f64
+        self.network.losses(&*self.device).iter().sum::<f64>() / samples.counted() as f64
     }
 
     /// All gradients, parameter by parameter.

@@ -16,6 +16,7 @@ mod norm;
 mod optimizer;
 mod paged_attention;
 mod peak;
+mod residual;
 mod rotary;
 mod sums;
 mod team;
@@ -25,7 +26,7 @@ pub use isa::Kernel;
 use crate::{
     AdamW, AttentionShape, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Dropout,
     Embed, EmbedBackward, Gemm, HostMemory, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
-    PagedAttention, Rotary, RotaryRows, View, philox::Stream,
+    PagedAttention, ResidualAdd, Rotary, RotaryRows, View, philox::Stream,
 };
 use isa::Isa;
 use memory::Block;
@@ -196,6 +197,10 @@ impl Device for Cpu {
         rotary::rows(self, rotary);
     }
 
+    fn add_residual(&mut self, add: &ResidualAdd) {
+        residual::add(self, add);
+    }
+
     fn norm(&mut self, norm: &Norm) {
         norm::forward(self, norm);
     }
@@ -248,8 +253,8 @@ impl Device for Cpu {
         sums::sum(self, from, to);
     }
 
-    fn sum_of_squares(&mut self, from: View, to: View) {
-        sums::sum_of_squares(self, from, to);
+    fn row_squares(&mut self, from: View, to: View) {
+        sums::row_squares(self, from, to);
     }
 
     fn adamw(&mut self, step: &AdamW) {

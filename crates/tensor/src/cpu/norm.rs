@@ -1,4 +1,4 @@
-//! Layer norm and RMS norm over rows, with the residual connection in front fused.
+//! Layer norm and RMS norm over rows.
 //!
 //! Forward: `y = (x - mean) · r · weight + bias`, `r = 1 / √(variance + eps)` (RMS: mean 0). Backward, with
 //! `x̂ = (x - mean) · r` and `g = dy · weight`: `dx = r · (g - avg(g) - x̂ · avg(g · x̂))` (RMS: without avg(g)).
@@ -7,11 +7,11 @@ use super::Cpu;
 use super::isa::Isa;
 use super::math::{Act, for_act};
 use super::memory::{SharedMut, assert_disjoint, assert_same_or_disjoint};
-use crate::{Norm, NormBackward, NormKind, ResidualAdd, View, shard_range};
+use crate::{Norm, NormBackward, NormKind, shard_range};
 
 /// Sums along a row are made in this many lanes: element i goes to lane i % LANES.
 const LANES: usize = 32;
-/// Columns whose dropout factors are on the stack at once.
+/// Columns of the residual gradient that are on the stack at once.
 const BLOCK: usize = 64;
 
 pub(super) fn forward(cpu: &mut Cpu, norm: &Norm) {
@@ -24,28 +24,15 @@ pub(super) fn forward(cpu: &mut Cpu, norm: &Norm) {
         assert_eq!(bias.len(), x.cols, "bias {bias:?} of {x:?}");
         assert_disjoint(&[out, norm.stats], &[bias]);
     }
-    if let Some(add) = &norm.add {
-        assert_eq!((add.value.rows, add.value.cols), (x.rows, x.cols), "{:?} added to {x:?}", add.value);
-        assert_eq!((add.out.rows, add.out.cols), (x.rows, x.cols), "{:?} for {x:?}", add.out);
-        assert_same_or_disjoint(add.out, x);
-        assert_disjoint(&[out, norm.stats, add.out], &[add.value, norm.weight]);
-        if let Some(bias) = add.bias {
-            assert_eq!(bias.len(), x.cols, "bias {bias:?} of {x:?}");
-            assert_disjoint(&[out, norm.stats, add.out], &[bias]);
-        }
-    }
     for_act!(x.dtype, T => normalize::<T>(cpu, norm));
 }
 
 fn normalize<T: Act>(cpu: &mut Cpu, norm: &Norm) {
     let (rows, width) = (norm.x.rows, norm.x.cols);
-    if let Some(add) = &norm.add {
-        for_act!(add.value.dtype, V => residual::<T, V>(cpu, norm.x, add));
-    }
     // SAFETY: outputs overlap no inputs (checked by the caller); rows are disjoint.
     let (x, weight, out, stats) = unsafe {
         (
-            cpu.arena.slice::<T>(norm.add.map_or(norm.x, |add| add.out)),
+            cpu.arena.slice::<T>(norm.x),
             cpu.arena.slice::<f32>(norm.weight),
             cpu.arena.shared::<T>(norm.out),
             cpu.arena.shared::<f32>(norm.stats),
@@ -113,53 +100,6 @@ fn lane_sum<T: Act>(row: &[T], term: impl Fn(f32) -> f32) -> f32 {
     }
     lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane += term(x.to_f32()));
     lanes.iter().sum()
-}
-
-/// `out = x + dropout(value + bias)`, rounded once.
-fn residual<T: Act, V: Act>(cpu: &mut Cpu, x: View, add: &ResidualAdd) {
-    let width = x.cols;
-    // SAFETY: `out` is `x` or overlaps nothing (checked by the caller); blocks of it are read and written
-    // through slices that do not live at the same time, each by one thread.
-    let (x, value, out) = unsafe {
-        (cpu.arena.shared::<T>(x), cpu.arena.slice::<V>(add.value), cpu.arena.shared::<T>(add.out))
-    };
-    // SAFETY: as above.
-    let bias = add.bias.map(|view| unsafe { cpu.arena.slice::<f32>(view) });
-    let isa = cpu.isa;
-    cpu.team.ranges(add.out.rows, 8, &|range| {
-        isa.vectorize(
-            #[inline(always)]
-            || {
-                for row in range {
-                    for col in (0..width).step_by(BLOCK) {
-                        let block = (width - col).min(BLOCK);
-                        let start = row * width + col;
-                        let mut sum = [0.0f32; BLOCK];
-                        let sum = &mut sum[..block];
-                        for (s, v) in sum.iter_mut().zip(&value[start..start + block]) {
-                            *s = v.to_f32();
-                        }
-                        if let Some(bias) = bias {
-                            sum.iter_mut().zip(&bias[col..col + block]).for_each(|(s, b)| *s += b);
-                        }
-                        if let Some(dropout) = &add.dropout {
-                            let mut factors = [0.0f32; BLOCK];
-                            super::dropout::factors(isa, dropout, row, col, &mut factors[..block]);
-                            sum.iter_mut().zip(&factors).for_each(|(s, f)| *s *= f);
-                        }
-                        // SAFETY: as above.
-                        for (s, x) in sum.iter_mut().zip(unsafe { x.range(start..start + block) }) {
-                            *s += x.to_f32();
-                        }
-                        // SAFETY: as above.
-                        for (s, o) in sum.iter().zip(unsafe { out.range(start..start + block) }) {
-                            *o = T::from_f32(*s);
-                        }
-                    }
-                }
-            },
-        );
-    });
 }
 
 /// Scratch of one worker in the backward pass: the sums of a shard's weight and bias gradients.

@@ -79,17 +79,29 @@ pub(super) fn join_rows(cpu: &mut Cpu, from: View, to: View) {
     });
 }
 
+pub(super) fn row_squares(cpu: &mut Cpu, from: View, to: View) {
+    assert_eq!(to.len(), from.rows, "{to:?} for the rows of {from:?}");
+    assert_disjoint(&[to], &[from]);
+    // SAFETY: the views do not overlap; items write disjoint elements.
+    let (values, to) = unsafe { (cpu.arena.slice::<f32>(from), cpu.arena.shared::<f64>(to)) };
+    let (isa, cols) = (cpu.isa, from.cols);
+    cpu.team.ranges(from.rows, (1 << 14) / cols.max(1) + 1, &|range| {
+        // SAFETY: as above.
+        let to = unsafe { to.range(range.clone()) };
+        let rows = &values[range.start * cols..range.end * cols];
+        isa.vectorize(
+            #[inline(always)]
+            || {
+                for (to, row) in to.iter_mut().zip(rows.chunks_exact(cols)) {
+                    *to = sum_part(row, |x| x * x);
+                }
+            },
+        );
+    });
+}
+
+/// `to = Σ x` in f64: a fixed number of parts, each in fixed lanes, joined in order.
 pub(super) fn sum(cpu: &mut Cpu, from: View, to: View) {
-    flat_sum(cpu, from, to, |x| x);
-}
-
-pub(super) fn sum_of_squares(cpu: &mut Cpu, from: View, to: View) {
-    flat_sum(cpu, from, to, |x| x * x);
-}
-
-/// `to = Σ term(x)` in f64: a fixed number of parts, each in fixed lanes, joined in order.
-#[inline(always)]
-fn flat_sum(cpu: &mut Cpu, from: View, to: View, term: impl Fn(f64) -> f64 + Sync + Copy) {
     assert_eq!(to.len(), 1, "a sum goes into one element, not {to:?}");
     assert_disjoint(&[to], &[from]);
     // SAFETY: the views do not overlap.
@@ -100,7 +112,7 @@ fn flat_sum(cpu: &mut Cpu, from: View, to: View, term: impl Fn(f64) -> f64 + Syn
         let values = &values[shard_range(values.len(), PARTS, part)];
         let sum = isa.vectorize(
             #[inline(always)]
-            || sum_part(values, term),
+            || sum_part(values, |x| x),
         );
         parts[part].store(sum.to_bits(), Ordering::Relaxed);
     });

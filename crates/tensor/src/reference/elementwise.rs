@@ -146,14 +146,25 @@ pub(super) fn join_rows(memory: &mut Memory, from: View, to: View) {
     memory.write(to, &total);
 }
 
-/// `to = Σ term(value)`.
-pub(super) fn sum(memory: &mut Memory, from: View, to: View, term: impl Fn(f64) -> f64) {
+/// `to = Σ value`.
+pub(super) fn sum(memory: &mut Memory, from: View, to: View) {
     check::dtype("from", from, DType::F32);
     check::shape("to", to, 1, 1);
     check::dtype("to", to, DType::F64);
     check::apart(&[("to", to)], &[("from", from)]);
-    let total = memory.read(from).values.into_iter().map(term).sum();
+    let total = memory.read(from).values.into_iter().sum();
     memory.write(to, &Matrix { rows: 1, cols: 1, values: vec![total] });
+}
+
+/// `to[row] = Σ value²` over the row.
+pub(super) fn row_squares(memory: &mut Memory, from: View, to: View) {
+    check::dtype("from", from, DType::F32);
+    check::shape("to", to, 1, from.rows);
+    check::dtype("to", to, DType::F64);
+    check::apart(&[("to", to)], &[("from", from)]);
+    let x = memory.read(from);
+    let values = (0..x.rows).map(|row| x.row(row).iter().map(|x| x * x).sum()).collect();
+    memory.write(to, &Matrix { rows: 1, cols: x.rows, values });
 }
 
 fn map(memory: &mut Memory, from: View, to: View, function: impl Fn(f64) -> f64) {

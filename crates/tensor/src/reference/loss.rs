@@ -40,9 +40,10 @@ pub(super) fn cross_entropy(memory: &mut Memory, op: &CrossEntropy) {
 }
 
 pub(super) fn cross_entropy_join(memory: &mut Memory, op: &CrossEntropyJoin) {
-    let rows = op.statistics.rows;
+    let rows = op.losses.rows;
     check::dtype("statistics", op.statistics, DType::F32);
-    assert!(op.statistics.cols.is_multiple_of(2) && op.statistics.cols > 0, "statistics {:?}", op.statistics);
+    let whole = op.statistics.rows.is_multiple_of(rows) && op.statistics.cols.is_multiple_of(2);
+    assert!(whole && !op.statistics.is_empty(), "statistics {:?} of {rows} tokens", op.statistics);
     check::single("target_logits", op.target_logits, rows, 1);
     check::shape("targets", op.targets, 1, rows);
     check::single("lse", op.lse, rows, 1);
@@ -57,9 +58,9 @@ pub(super) fn cross_entropy_join(memory: &mut Memory, op: &CrossEntropyJoin) {
     let (mut lse, mut losses) = (Matrix::zeros(rows, 1), Matrix::zeros(rows, 1));
     for row in 0..rows {
         // An empty shard has maximum -∞ and sum 0.
-        let parts: Vec<(f64, f64)> = statistics
-            .row(row)
-            .chunks(2)
+        let parts: Vec<(f64, f64)> = (row..statistics.rows)
+            .step_by(rows)
+            .flat_map(|row| statistics.row(row).chunks(2))
             .map(|part| (part[0], part[1]))
             .filter(|part| part.1 != 0.0)
             .collect();

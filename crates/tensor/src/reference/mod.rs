@@ -21,7 +21,7 @@ use crate::philox::Stream;
 use crate::{
     AdamW, AttentionShape, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Dropout,
     Embed, EmbedBackward, Gemm, HostMemory, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
-    PagedAttention, Rotary, RotaryRows, View,
+    PagedAttention, ResidualAdd, Rotary, RotaryRows, View,
 };
 use memory::Memory;
 
@@ -136,6 +136,10 @@ impl Device for Reference {
         attention::rotary_rows(&mut self.memory, rotary);
     }
 
+    fn add_residual(&mut self, add: &ResidualAdd) {
+        norm::add_residual(&mut self.memory, add);
+    }
+
     fn norm(&mut self, norm: &Norm) {
         norm::norm(&mut self.memory, norm);
     }
@@ -185,11 +189,11 @@ impl Device for Reference {
     }
 
     fn sum(&mut self, from: View, to: View) {
-        elementwise::sum(&mut self.memory, from, to, |value| value);
+        elementwise::sum(&mut self.memory, from, to);
     }
 
-    fn sum_of_squares(&mut self, from: View, to: View) {
-        elementwise::sum(&mut self.memory, from, to, |value| value * value);
+    fn row_squares(&mut self, from: View, to: View) {
+        elementwise::row_squares(&mut self.memory, from, to);
     }
 
     fn adamw(&mut self, step: &AdamW) {

@@ -1,4 +1,4 @@
-//! Layer norm and RMS norm with the residual connection in front, and their backward.
+//! Layer norm, RMS norm and their backward, and the residual connection.
 
 use super::check;
 use super::memory::{Matrix, Memory};
@@ -6,20 +6,7 @@ use crate::{DType, Norm, NormBackward, NormKind, ResidualAdd, View, shard_range}
 
 pub(super) fn norm(memory: &mut Memory, norm: &Norm) {
     check_norm(norm);
-    let mut x = memory.read(norm.x);
-    if let Some(add) = norm.add {
-        let value = memory.read(add.value);
-        let bias = add.bias.map(|bias| memory.read(bias));
-        for row in 0..x.rows {
-            for col in 0..x.cols {
-                let biased = value[(row, col)] + bias.as_ref().map_or(0.0, |bias| bias[(0, col)]);
-                let factor = add.dropout.map_or(1.0, |dropout| f64::from(dropout.factor(row, col)));
-                x[(row, col)] += biased * factor;
-            }
-        }
-        memory.write(add.out, &x);
-        x = memory.read(add.out);
-    }
+    let x = memory.read(norm.x);
     let weight = memory.read(norm.weight);
     let bias = norm.bias.map(|bias| memory.read(bias));
     let mut out = Matrix::zeros(x.rows, x.cols);
@@ -96,21 +83,35 @@ fn check_norm(norm: &Norm) {
         assert!(norm.kind == NormKind::Layer, "an RMS norm with a bias: {norm:?}");
         check::single("bias", bias, 1, cols);
     }
-    let mut outputs = vec![("out", norm.out), ("stats", norm.stats)];
-    if let Some(ResidualAdd { value, bias, out, .. }) = norm.add {
-        check::shape("add.value", value, rows, cols);
-        either("add.value", value, norm.x.dtype);
-        check::matching("add.out", out, norm.x, rows, cols);
-        check::same_or_apart(("add.out", out), ("x", norm.x));
-        if let Some(bias) = bias {
-            check::single("add.bias", bias, 1, cols);
-        }
-        inputs.push(("add.value", value));
-        inputs.extend(bias.map(|bias| ("add.bias", bias)));
-        outputs.push(("add.out", out));
+    inputs.push(("x", norm.x));
+    check::apart(&[("out", norm.out), ("stats", norm.stats)], &inputs);
+}
+
+pub(super) fn add_residual(memory: &mut Memory, add: &ResidualAdd) {
+    let (rows, cols) = (add.x.rows, add.x.cols);
+    check::activation("x", add.x);
+    check::shape("value", add.value, rows, cols);
+    either("value", add.value, add.x.dtype);
+    check::matching("out", add.out, add.x, rows, cols);
+    check::same_or_apart(("out", add.out), ("x", add.x));
+    let mut inputs = vec![("value", add.value)];
+    if let Some(bias) = add.bias {
+        check::single("bias", bias, 1, cols);
+        inputs.push(("bias", bias));
     }
-    check::apart(&outputs, &inputs);
-    check::apart(&outputs[..2], &[("x", norm.x)]);
+    check::apart(&[("out", add.out)], &inputs);
+
+    let mut x = memory.read(add.x);
+    let value = memory.read(add.value);
+    let bias = add.bias.map(|bias| memory.read(bias));
+    for row in 0..rows {
+        for col in 0..cols {
+            let biased = value[(row, col)] + bias.as_ref().map_or(0.0, |bias| bias[(0, col)]);
+            let factor = add.dropout.map_or(1.0, |dropout| f64::from(dropout.factor(row, col)));
+            x[(row, col)] += biased * factor;
+        }
+    }
+    memory.write(add.out, &x);
 }
 
 /// f32 or the act dtype.

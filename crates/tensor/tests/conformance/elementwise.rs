@@ -87,22 +87,23 @@ fn sums(arena: &mut Arena<'_>, dtype: DType, rows: usize, cols: usize) -> Vec<Ou
     let columns = arena.normal("columns", DType::F32, 1, cols, 1.0);
     let joined = arena.output(DType::F32, 1, cols);
     let total = arena.output(DType::F64, 1, 1);
-    let squares = arena.output(DType::F64, 1, 1);
+    let squares = arena.output(DType::F64, 1, rows);
     arena.device.column_sums(x.view, columns.view);
     arena.device.join_rows(single.view, joined);
     arena.device.sum(single.view, total);
-    arena.device.sum_of_squares(single.view, squares);
+    arena.device.row_squares(single.view, squares);
     let magnitude =
         |input: &crate::arena::Input, col| (0..rows).map(|row| input.at(row, col).abs()).sum::<f64>();
     let all: f64 = single.values.iter().map(|x| x.abs()).sum();
-    let all_squares: f64 = single.values.iter().map(|x| x * x).sum();
     vec![
         Output::new("column_sums", columns.view, |_, c| {
             sum(rows + 1) * (magnitude(&x, c) + columns.at(0, c).abs())
         }),
         Output::new("join_rows", joined, |_, c| sum(rows) * magnitude(&single, c)),
         Output::new("sum", total, |_, _| sum(rows * cols) * all),
-        Output::new("sum_of_squares", squares, |_, _| sum(rows * cols) * all_squares),
+        Output::new("row_squares", squares, |_, row| {
+            sum(cols) * single.row(row).iter().map(|x| x * x).sum::<f64>()
+        }),
     ]
 }
 

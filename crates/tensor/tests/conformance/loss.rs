@@ -99,11 +99,11 @@ fn logits(
     ]
 }
 
-fn join(arena: &mut Arena<'_>, tokens: usize, shards: usize) -> Vec<Output> {
-    let random = arena.normal("statistics", DType::F32, tokens, 2 * shards, 3.0);
+fn join(arena: &mut Arena<'_>, tokens: usize, parts: usize, shards: usize) -> Vec<Output> {
+    let random = arena.normal("statistics", DType::F32, parts * tokens, 2 * shards, 3.0);
     let values: Vec<f64> =
         random.values.iter().enumerate().map(|(i, &x)| if i % 2 == 0 { x } else { 1.0 + x.abs() }).collect();
-    let statistics = arena.input(DType::F32, tokens, 2 * shards, &values);
+    let statistics = arena.input(DType::F32, parts * tokens, 2 * shards, &values);
     let target_logits = arena.normal("target logits", DType::F32, tokens, 1, 1.0);
     let targets = arena.ids(&targets(tokens, 30));
     let (lse, losses) = (arena.output(DType::F32, tokens, 1), arena.output(DType::F32, tokens, 1));
@@ -116,9 +116,12 @@ fn join(arena: &mut Arena<'_>, tokens: usize, shards: usize) -> Vec<Output> {
     });
     // Each level of the tree adds an exponential of a difference of maxima; the logarithm turns the sum's
     // relative error into an absolute one.
-    let levels = (shards as f64).log2().ceil() + 1.0;
-    let largest = |t: usize| statistics.row(t).iter().fold(0.0f64, |a, x| a.max(x.abs()));
-    let error = |t: usize| (8.0 * levels + sum(shards) / U) * U * (1.0 + largest(t)) + 8.0 * U;
+    let levels = ((parts * shards) as f64).log2().ceil() + 1.0;
+    let largest = |t: usize| {
+        let part = |part| statistics.row(part * tokens + t).iter().fold(0.0f64, |a, x| a.max(x.abs()));
+        (0..parts).map(part).fold(0.0, f64::max)
+    };
+    let error = |t: usize| (8.0 * levels + sum(parts * shards) / U) * U * (1.0 + largest(t)) + 8.0 * U;
     vec![
         Output::new("lse", lse, |t, _| error(t)),
         Output::new("losses", losses, |t, _| {
@@ -165,8 +168,8 @@ proptest! {
     }
 
     #[test]
-    fn joined_losses_agree_with_the_reference(tokens in size(), shards in 1usize..17) {
-        check(1 << 17, &[], |arena| join(arena, tokens, shards));
+    fn joined_losses_agree_with_the_reference(tokens in size(), parts in 1usize..5, shards in 1usize..17) {
+        check(1 << 18, &[], |arena| join(arena, tokens, parts, shards));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Norms forward and backward, with and without the residual connection.
+//! Norms forward and backward, and the residual connection.
 
 use proptest::prelude::*;
 use triax_tensor::{DType, Need, Norm, NormBackward, NormKind, ResidualAdd};
@@ -14,7 +14,6 @@ struct Case {
     rows: usize,
     cols: usize,
     bias: bool,
-    add: Option<Add>,
 }
 
 #[derive(Clone, Debug)]
@@ -30,18 +29,18 @@ fn kind() -> impl Strategy<Value = NormKind> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let add = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>())
-        .prop_map(|(value_f32, bias, dropout, in_place)| Add { value_f32, bias, dropout, in_place });
-    (kind(), act(), size(), size(), any::<bool>(), proptest::option::of(add)).prop_map(
-        |(kind, dtype, rows, cols, bias, add)| Case {
-            kind,
-            dtype,
-            rows,
-            cols,
-            bias: bias && kind == NormKind::Layer,
-            add,
-        },
-    )
+    (kind(), act(), size(), size(), any::<bool>()).prop_map(|(kind, dtype, rows, cols, bias)| Case {
+        kind,
+        dtype,
+        rows,
+        cols,
+        bias: bias && kind == NormKind::Layer,
+    })
+}
+
+fn add() -> impl Strategy<Value = Add> {
+    (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>())
+        .prop_map(|(value_f32, bias, dropout, in_place)| Add { value_f32, bias, dropout, in_place })
 }
 
 const EPS: f32 = 1e-5;
@@ -59,42 +58,16 @@ fn forward(arena: &mut Arena<'_>, case: &Case) -> Vec<Output> {
     let x = arena.normal("x", dtype, rows, cols, 1.0);
     let weight = arena.normal("weight", DType::F32, 1, cols, 1.0);
     let bias = case.bias.then(|| arena.normal("bias", DType::F32, 1, cols, 1.0));
-    let mut normed = x.values.clone();
-    let mut added = None;
-    if let Some(Add { value_f32, bias, dropout: drop, in_place }) = case.add {
-        let value = arena.normal("value", if value_f32 { DType::F32 } else { dtype }, rows, cols, 1.0);
-        let bias = bias.then(|| arena.normal("add bias", DType::F32, 1, cols, 1.0));
-        let dropout = drop.then(|| dropout(cols));
-        let out = if in_place { x.view } else { arena.output(dtype, rows, cols) };
-        added = Some(ResidualAdd { value: value.view, bias: bias.as_ref().map(|b| b.view), dropout, out });
-        for (i, normed) in normed.iter_mut().enumerate() {
-            let biased = value.values[i] + bias.as_ref().map_or(0.0, |b| b.at(0, i % cols));
-            *normed += biased * dropout.map_or(1.0, |d| f64::from(d.factor(i / cols, i % cols)));
-        }
-    }
     let out = arena.output(dtype, rows, cols);
     let stats = arena.output(DType::F32, rows, 2);
     let bias_view = bias.as_ref().map(|bias| bias.view);
-    arena.device.norm(&Norm {
-        kind,
-        x: x.view,
-        add: added,
-        weight: weight.view,
-        bias: bias_view,
-        out,
-        stats,
-        eps: EPS,
-    });
+    arena.device.norm(&Norm { kind, x: x.view, weight: weight.view, bias: bias_view, out, stats, eps: EPS });
 
-    // Each element of what is normed is off by `off` (it was stored, possibly one unit apart), the mean by
-    // that and its sum's error, the deviation relatively by the same over the deviation.
-    let off = if case.add.is_some() { 2.0 * roundoff(dtype) + 4.0 * U } else { 0.0 };
-    let row = |r: usize| &normed[r * cols..(r + 1) * cols];
-    let largest = |r: usize| {
-        row(r).iter().fold(0.0f64, |a, x| a.max(x.abs())) + if case.add.is_some() { 8.0 } else { 0.0 }
-    };
-    let error = |r: usize| (off + sum(cols) + 8.0 * U) * largest(r);
-    let mut outputs = vec![
+    // The mean is off by its sum's error, the deviation relatively by the same over the deviation.
+    let row = |r: usize| &x.values[r * cols..(r + 1) * cols];
+    let largest = |r: usize| row(r).iter().fold(0.0f64, |a, x| a.max(x.abs()));
+    let error = |r: usize| (sum(cols) + 8.0 * U) * largest(r);
+    vec![
         Output::new("out", out, |r, c| {
             let (mean, reciprocal) = statistics(kind, row(r));
             let normal = ((row(r)[c] - mean) * reciprocal).abs();
@@ -111,11 +84,27 @@ fn forward(arena: &mut Arena<'_>, case: &Case) -> Vec<Output> {
                 _ => reciprocal * relative,
             }
         }),
-    ];
-    if let Some(add) = added {
-        outputs.push(Output::new("add.out", add.out, |r, c| 4.0 * U * (normed[r * cols + c].abs() + 16.0)));
-    }
-    outputs
+    ]
+}
+
+fn add_residual(arena: &mut Arena<'_>, dtype: DType, (rows, cols): (usize, usize), add: &Add) -> Vec<Output> {
+    let x = arena.normal("x", dtype, rows, cols, 1.0);
+    let value = arena.normal("value", if add.value_f32 { DType::F32 } else { dtype }, rows, cols, 1.0);
+    let bias = add.bias.then(|| arena.normal("bias", DType::F32, 1, cols, 1.0));
+    let dropout = add.dropout.then(|| dropout(cols));
+    let out = if add.in_place { x.view } else { arena.output(dtype, rows, cols) };
+    arena.device.add_residual(&ResidualAdd {
+        x: x.view,
+        value: value.view,
+        bias: bias.as_ref().map(|b| b.view),
+        dropout,
+        out,
+    });
+    vec![Output::new("out", out, |r, c| {
+        let biased = value.at(r, c).abs() + bias.as_ref().map_or(0.0, |b| b.at(0, c).abs());
+        let factor = dropout.map_or(1.0, |d| f64::from(d.factor(r, c)));
+        4.0 * U * (x.at(r, c).abs() + biased * factor)
+    })]
 }
 
 fn backward(
@@ -196,6 +185,13 @@ proptest! {
     fn norms_agree_with_the_reference(case in case()) {
         let needs = [Need::Rows { tokens: case.rows, cols: case.cols }];
         check(1 << 19, &needs, |arena| forward(arena, &case));
+    }
+
+    #[test]
+    fn residual_connections_agree_with_the_reference(
+        dtype in act(), rows in size(), cols in size(), add in add()
+    ) {
+        check(1 << 19, &[], |arena| add_residual(arena, dtype, (rows, cols), &add));
     }
 
     #[test]

@@ -4,14 +4,17 @@
 //! training  ──step──step──│copy│──step──step──step──step──│wait│copy│──step──
 //! writer                       └──write, fsync, rename────────┘     └──write …
 //! ```
-//! Training stops for the copy alone, unless the earlier save is still being written.
+//! Training stops for the copy alone, unless the earlier save is still being written. Where several ranks save, each
+//! writes its own pieces and the first publishes when all have.
 
 use super::disk::Disk;
 use super::manifest::State;
-use super::shards::{Shard, TensorShape, arrange};
+use super::shards::{Shard, TensorShape, arrange, whole};
 use super::{CheckpointError, writer};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use triax_spec::Model;
@@ -44,13 +47,28 @@ type Written = (Vec<f32>, Result<Saved, CheckpointError>);
 
 /// What all saves have in common.
 struct Job {
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     run_directory: PathBuf,
     keep: usize,
     model: Model,
     tensors: Vec<TensorShape>,
+    pieces: Vec<(usize, Range<usize>)>,
     shards: Vec<Shard>,
     elements: usize,
+    writer: Writer,
+    /// The run is over: nobody waits for the other ranks any more.
+    abandoned: AtomicBool,
+}
+
+/// Which of the ranks that write a checkpoint together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writer {
+    pub rank: usize,
+    pub ranks: usize,
+}
+
+impl Writer {
+    pub const ALONE: Self = Self { rank: 0, ranks: 1 };
 }
 
 impl Saver {
@@ -60,9 +78,22 @@ impl Saver {
         keep: usize,
         model: Model,
         tensors: Vec<TensorShape>,
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
     ) -> Self {
         Self::with_shard_bytes(run_directory, keep, model, tensors, disk, SHARD_BYTES)
+    }
+
+    /// The saver of one rank, which writes `pieces` (tensor, its elements) of the tensors. Before each save
+    /// [`Saver::prepare`] is called on the first rank, and no rank calls [`Saver::save`] before that has returned.
+    pub fn of_rank(
+        run_directory: PathBuf,
+        keep: usize,
+        model: Model,
+        (tensors, pieces): (Vec<TensorShape>, Vec<(usize, Range<usize>)>),
+        disk: Arc<dyn Disk>,
+        writer: Writer,
+    ) -> Self {
+        Self::build(run_directory, keep, model, (tensors, pieces), disk, SHARD_BYTES, writer)
     }
 
     /// As [`Saver::new`] with at most `shard_bytes` of data a file.
@@ -71,16 +102,36 @@ impl Saver {
         keep: usize,
         model: Model,
         tensors: Vec<TensorShape>,
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
         shard_bytes: usize,
     ) -> Self {
-        let shards = arrange(&tensors, shard_bytes);
-        let elements = tensors.iter().map(TensorShape::elements).sum();
-        let job = Job { disk, run_directory, keep, model, tensors, shards, elements };
+        let pieces = whole(&tensors);
+        Self::build(run_directory, keep, model, (tensors, pieces), disk, shard_bytes, Writer::ALONE)
+    }
+
+    fn build(
+        run_directory: PathBuf,
+        keep: usize,
+        model: Model,
+        (tensors, pieces): (Vec<TensorShape>, Vec<(usize, Range<usize>)>),
+        disk: Arc<dyn Disk>,
+        shard_bytes: usize,
+        writer: Writer,
+    ) -> Self {
+        let shards = arrange(&tensors, &pieces, shard_bytes, (writer.ranks > 1).then_some(writer.rank));
+        let elements = pieces.iter().map(|(_, elements)| elements.len()).sum();
+        let abandoned = AtomicBool::new(false);
+        let job =
+            Job { disk, run_directory, keep, model, tensors, pieces, shards, elements, writer, abandoned };
         Self { job: Arc::new(job), staging: Vec::new(), running: None }
     }
 
-    /// Starts a save of `state` and of the values that `copy` writes: it is called once for each tensor, in
+    /// Makes the place that all ranks write the checkpoint of `step` to; on the first rank alone.
+    pub fn prepare(&self, step: u64) -> Result<(), CheckpointError> {
+        writer::prepare(&*self.job.disk, &self.job.run_directory, step)
+    }
+
+    /// Starts a save of `state` and of the values that `copy` writes: it is called once for each piece (tensor), in
     /// order, with its place in the staging buffer. Waits for an earlier save first and returns its outcome.
     pub fn save(
         &mut self,
@@ -96,8 +147,8 @@ impl Saver {
             .map_err(|_| CheckpointError::Staging { bytes: 4 * job.elements })?;
         staging.resize(job.elements, 0.0);
         let mut rest = staging.as_mut_slice();
-        for (index, shape) in job.tensors.iter().enumerate() {
-            let (values, after) = rest.split_at_mut(shape.elements());
+        for (index, (_, elements)) in job.pieces.iter().enumerate() {
+            let (values, after) = rest.split_at_mut(elements.len());
             copy(index, values);
             rest = after;
         }
@@ -111,7 +162,14 @@ impl Saver {
                 shards: &job.shards,
                 values: &staging,
             };
-            let outcome = writer::write(&*job.disk, &job.run_directory, job.keep, &contents);
+            let target = writer::Target {
+                disk: &*job.disk,
+                run_directory: &job.run_directory,
+                keep: job.keep,
+                writer: job.writer,
+                abandoned: &job.abandoned,
+            };
+            let outcome = writer::write(&target, &contents);
             let saved = outcome.map(|(folder, bytes)| Saved {
                 folder,
                 step: state.progress.step,
@@ -150,6 +208,7 @@ impl Drop for Saver {
     /// A save that was begun is finished, so that leaving early loses nothing. Its own failure is not told here:
     /// who leaves early has an error to tell already, and an unfinished save leaves nothing behind.
     fn drop(&mut self) {
+        self.job.abandoned.store(true, Ordering::Relaxed);
         if let Some(running) = self.running.take() {
             let _ = running.join();
         }

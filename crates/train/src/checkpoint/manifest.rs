@@ -161,7 +161,7 @@ impl Manifest {
         for file in &self.files {
             if !is_shard_name(&file.name) {
                 return wrong(format!(
-                    "`{}` is not the name of a shard, shard-<number>.safetensors",
+                    "`{}` is not the name of a shard, shard-<number>.safetensors or shard-<rank>-<number>.safetensors",
                     file.name
                 ));
             }
@@ -214,9 +214,9 @@ impl Manifest {
 }
 
 fn is_shard_name(name: &str) -> bool {
-    name.strip_prefix("shard-")
-        .and_then(|rest| rest.strip_suffix(".safetensors"))
-        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    name.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".safetensors")).is_some_and(|numbers| {
+        numbers.split('-').all(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+    })
 }
 
 fn is_hash(text: &str) -> bool {

@@ -4,7 +4,7 @@
 //! checkpoints/
 //!   step-00000400/
 //!     shard-00000.safetensors    "weight/<name>", "adam.m/<name>", "adam.v/<name>", f32, at most ~1 GB a file
-//!     shard-00001.safetensors
+//!     shard-00001.safetensors    (shard-<rank>-<number> where several ranks write)
 //!     manifest.json              position, data order, loss scale, statistics, and where each tensor's slices are
 //!     manifest.json.blake3       checksum of the manifest, as `b3sum -c` reads it
 //!   step-00000500.tmp/           being written, or left behind by a kill: never read, removed at the next start
@@ -22,7 +22,7 @@ mod resume;
 mod shards;
 mod writer;
 
-pub use background::{Saved, Saver};
+pub use background::{Saved, Saver, Writer};
 pub use disk::{Disk, DiskFile, LocalDisk};
 pub use error::{CheckpointError, Fault};
 pub use manifest::{

@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use triax_model::{ModelError, TensorSource};
 use triax_spec::Model;
@@ -24,6 +25,8 @@ pub struct Checkpoint {
     manifest: Manifest,
     /// File and byte position of every slice's data.
     places: HashMap<String, (String, u64)>,
+    /// Where in the manifest each tensor is.
+    by_name: HashMap<String, usize>,
 }
 
 /// Checks every size, name and hash of the checkpoint in `folder`.
@@ -48,7 +51,9 @@ impl Checkpoint {
                 return Err(damaged(Fault::Unlisted { file: entry }));
             }
         }
-        Ok(Self { folder: folder.to_owned(), manifest, places })
+        let names = manifest.tensors.iter().enumerate();
+        let by_name = names.map(|(index, tensor)| (tensor.name.clone(), index)).collect();
+        Ok(Self { folder: folder.to_owned(), manifest, places, by_name })
     }
 
     pub fn folder(&self) -> &Path {
@@ -102,20 +107,37 @@ impl Checkpoint {
 
     /// Reads a tensor in pieces, in order: `take` gets the place of the first element and the piece. The hash of
     /// each slice is compared once more after its last piece.
-    pub fn read(&self, name: &str, mut take: impl FnMut(usize, &[f32])) -> Result<(), CheckpointError> {
-        let Some(tensor) = self.manifest.tensors.iter().find(|tensor| tensor.name == name) else {
-            return Err(CheckpointError::Mismatch {
-                folder: self.folder.clone(),
-                what: format!("it has no tensor `{name}`"),
-            });
-        };
+    pub fn read(&self, name: &str, take: impl FnMut(usize, &[f32])) -> Result<(), CheckpointError> {
+        let Some(&index) = self.by_name.get(name) else { return Err(self.no_tensor(name)) };
+        let elements = self.manifest.tensors[index].elements();
+        let elements = elements.expect("sizes were checked when the manifest was read");
+        self.read_range(name, &(0..elements as usize), take)
+    }
+
+    /// Reads the elements `range` of a tensor in pieces, in order. Only hashes of slices that are read whole can be
+    /// compared; [`Checkpoint::verify`] compares all.
+    pub fn read_range(
+        &self,
+        name: &str,
+        range: &Range<usize>,
+        mut take: impl FnMut(usize, &[f32]),
+    ) -> Result<(), CheckpointError> {
+        let Some(&index) = self.by_name.get(name) else { return Err(self.no_tensor(name)) };
+        let tensor = &self.manifest.tensors[index];
         let elements = tensor.elements().expect("sizes were checked when the manifest was read");
-        let mut buffer = vec![0f32; CHUNK / 4];
+        let mut buffer = vec![0f32; range.len().min(CHUNK / 4)];
         for slice in &tensor.slices {
-            self.read_slice(name, elements, slice, &mut buffer, &mut take)
-                .map_err(|fault| self.damaged(fault))?;
+            let wanted = range.start.max(slice.start as usize)..range.end.min(slice.end as usize);
+            if !wanted.is_empty() {
+                self.read_slice(name, elements, slice, wanted, &mut buffer, &mut take)
+                    .map_err(|fault| self.damaged(fault))?;
+            }
         }
         Ok(())
+    }
+
+    fn no_tensor(&self, name: &str) -> CheckpointError {
+        CheckpointError::Mismatch { folder: self.folder.clone(), what: format!("it has no tensor `{name}`") }
     }
 
     fn read_slice(
@@ -123,6 +145,7 @@ impl Checkpoint {
         name: &str,
         elements: u64,
         slice: &Slice,
+        wanted: Range<usize>,
         buffer: &mut [f32],
         take: &mut impl FnMut(usize, &[f32]),
     ) -> Result<(), Fault> {
@@ -130,9 +153,11 @@ impl Checkpoint {
             |error: std::io::Error| Fault::Unreadable { file: slice.file.clone(), reason: error.to_string() };
         let (_, at) = self.places[&slice.key(name, elements)];
         let mut file = File::open(self.folder.join(&slice.file)).map_err(unreadable)?;
-        file.seek(SeekFrom::Start(at)).map_err(unreadable)?;
+        let inside = 4 * (wanted.start as u64 - slice.start);
+        file.seek(SeekFrom::Start(at + inside)).map_err(unreadable)?;
         let mut hash = blake3::Hasher::new();
-        let (mut next, end) = (slice.start as usize, slice.end as usize);
+        let whole = wanted == (slice.start as usize..slice.end as usize);
+        let (mut next, end) = (wanted.start, wanted.end);
         while next < end {
             let piece = (end - next).min(buffer.len());
             let values = &mut buffer[..piece];
@@ -142,7 +167,7 @@ impl Checkpoint {
             take(next, values);
             next += piece;
         }
-        if hash.finalize().to_string() != slice.blake3 {
+        if whole && hash.finalize().to_string() != slice.blake3 {
             return Err(Fault::Hash { what: format!("tensor `{name}` in {}", slice.file) });
         }
         Ok(())

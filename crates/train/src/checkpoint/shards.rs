@@ -1,13 +1,14 @@
-//! Which elements go into which file: a pure function of the tensors' shapes and the largest file size.
+//! Which elements go into which file: a pure function of what a rank writes and the largest file size.
 //!
 //! ```text
-//! weight/a ─┬─ shard 0: weight/a, weight/b[0..k]      tensors in order, cut where a file is full;
+//! weight/a ─┬─ shard 0: weight/a, weight/b[0..k]      pieces in order, cut where a file is full;
 //! weight/b ─┘─ shard 1: weight/b[k..n], adam.m/a …    a shard is safetensors: length, JSON header, data
 //! ```
 
 use super::manifest::Slice;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// What of a parameter a tensor holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,11 @@ impl TensorShape {
     }
 }
 
+/// Every tensor whole.
+pub(super) fn whole(tensors: &[TensorShape]) -> Vec<(usize, Range<usize>)> {
+    tensors.iter().enumerate().map(|(index, shape)| (index, 0..shape.elements())).collect()
+}
+
 /// One file to write.
 #[derive(Debug)]
 pub(super) struct Shard {
@@ -71,27 +77,33 @@ impl Shard {
     }
 }
 
-/// Fills files of at most `most_bytes` of data each (at least one element a file).
-pub(super) fn arrange(tensors: &[TensorShape], most_bytes: usize) -> Vec<Shard> {
+/// Fills files of at most `most_bytes` of data each (at least one element a file) with `pieces` of the tensors:
+/// (tensor, its elements). `writer`: number of the rank, where several write.
+pub(super) fn arrange(
+    tensors: &[TensorShape],
+    pieces: &[(usize, Range<usize>)],
+    most_bytes: usize,
+    writer: Option<usize>,
+) -> Vec<Shard> {
     let most = (most_bytes / 4).max(1);
     let mut files: Vec<Vec<Part>> = Vec::new();
     let mut room = 0;
-    for (tensor, shape) in tensors.iter().enumerate() {
-        let elements = shape.elements();
-        let mut start = 0;
-        while start < elements {
+    for (tensor, elements) in pieces {
+        let mut start = elements.start;
+        while start < elements.end {
             if room == 0 {
                 files.push(Vec::new());
                 room = most;
             }
-            let end = elements.min(start + room);
+            let end = elements.end.min(start + room);
             room -= end - start;
-            files.last_mut().expect("a file was just begun").push(Part { tensor, start, end });
+            files.last_mut().expect("a file was just begun").push(Part { tensor: *tensor, start, end });
             start = end;
         }
     }
+    let writer = writer.map_or_else(String::new, |rank| format!("{rank:05}-"));
     let shard = |(number, parts): (usize, Vec<Part>)| Shard {
-        name: format!("shard-{number:05}.safetensors"),
+        name: format!("shard-{writer}{number:05}.safetensors"),
         header: header(tensors, &parts),
         parts,
     };
@@ -145,7 +157,7 @@ mod tests {
                 .enumerate()
                 .map(|(i, &(rows, cols))| TensorShape { name: format!("t{i}"), dims: vec![rows, cols] })
                 .collect();
-            let shards = arrange(&tensors, most);
+            let shards = arrange(&tensors, &whole(&tensors), most, None);
             let mut seen = Vec::new();
             for shard in &shards {
                 prop_assert!(shard.bytes() as usize - shard.header.len() <= most);
@@ -168,7 +180,7 @@ mod tests {
             TensorShape { name: "a".into(), dims: vec![2, 3] },
             TensorShape { name: "b".into(), dims: vec![4] },
         ];
-        let shards = arrange(&tensors, 32);
+        let shards = arrange(&tensors, &whole(&tensors), 32, None);
         let mut bytes = shards[0].header.clone();
         bytes.extend((0..8).flat_map(|i| (i as f32).to_le_bytes()));
         let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();

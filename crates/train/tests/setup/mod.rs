@@ -95,9 +95,9 @@ pub(crate) fn run(data: &Path) -> Run {
             evaluate_every: 10,
             evaluate_samples: 100,
         },
-        layout: Layout { micro_batch: 2, recompute: Recompute::None },
+        layout: Layout::single(2),
         checkpoint: Checkpoint { every: Amount::Steps(4), keep: 2 },
-        numerics: Numerics { tensor_shards: 8 },
+        numerics: Numerics::default(),
         device: run::Device { kind: DeviceKind::Cpu, threads: 1, kernel: Kernel::Auto },
     }
 }
@@ -109,7 +109,7 @@ pub(crate) fn device(run: &Run) -> Box<dyn Device> {
 pub(crate) fn open(run: &Run, directory: &Path, start: Start) -> Result<Trainer, TrainError> {
     let device = device(run);
     let plan = Plan::new(run, &*device)?;
-    Trainer::open(plan, device, directory, start)
+    Trainer::open(plan, device, triax_train::alone(), directory, start)
 }
 
 /// Every step of a run.

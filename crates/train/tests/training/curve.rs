@@ -6,8 +6,9 @@
 use crate::setup::{device, run};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use triax_spec::run::{Amount, GlobalBatch, OptimizerKind};
-use triax_train::{Engine, Plan};
+use triax_train::{Engine, Plan, alone};
 
 const BATCH: usize = 2;
 
@@ -49,23 +50,21 @@ fn curve(name: &str) {
     };
     let device = device(&run);
     let plan = Plan::new(&run, &*device).unwrap();
-    let mut engine = Engine::allocate(plan, device).unwrap();
+    let mut engine = Engine::allocate(plan, device, alone()).unwrap();
     engine.load_weights(&imported).unwrap();
 
     let each = tokens.len() / losses.len();
     let mut worst = 0f64;
     for (step, &golden) in losses.iter().enumerate() {
         let place = step * each..(step + 1) * each;
-        let batch = triax_model::MicroBatch {
+        let mut batch = triax_model::MicroBatch {
             tokens: &tokens[place.clone()],
             targets: &targets[place],
             prefix: None,
             first_sample: 0,
         };
-        engine.begin();
-        engine.micro_batch(&batch, 1.0 / each as f32);
-        let sums = engine.end();
-        engine.update(&run.train.optimizer, number("lr"), 1.0, step as u64 + 1);
+        let sums = engine.step(&mut batch, 1, 1.0 / each as f32, &AtomicBool::new(false)).unwrap();
+        engine.update(&run.train.optimizer, number("lr"), 1.0, step as u64 + 1).unwrap();
         worst = worst.max((sums.loss / each as f64 - f64::from(golden)).abs());
     }
     let allowed = 4.0 * f64::from(number("deviation.curve"));

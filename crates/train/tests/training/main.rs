@@ -6,6 +6,7 @@
 mod setup;
 
 mod curve;
+mod layouts;
 mod recovery;
 mod resume;
 mod rules;

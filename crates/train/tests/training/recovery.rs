@@ -58,7 +58,7 @@ fn a_full_disk_ends_the_run_and_the_older_checkpoint_goes_on_later_to_the_same_b
     let (whole, _) = train(&run, &data.path().join("whole"), Resume::Never);
     let directory = data.path().join("run");
     let full = Arc::new(AtomicBool::new(false));
-    let start = Start { disk: Box::new(FillingDisk(Arc::clone(&full))), ..Start::new(Resume::Never) };
+    let start = Start { disk: Arc::new(FillingDisk(Arc::clone(&full))), ..Start::new(Resume::Never) };
     let mut fill = Fill(directory.clone(), full);
     let error = open(&run, &directory, start).unwrap().train(&mut fill).unwrap_err().to_string();
     for part in ["step-00000012", "No space left on device", "it needs "] {

@@ -9,7 +9,7 @@ use crate::random_steps::{RandomSteps, Step, median};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use triax_spec::model::Model;
-use triax_spec::run::{Amount, Checkpoint, Data, Device, GlobalBatch, Layout, Numerics, Recompute};
+use triax_spec::run::{Amount, Checkpoint, Data, Device, GlobalBatch, Layout, Numerics};
 use triax_spec::{Preset, Run, presets};
 use triax_tensor::Class;
 
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
     let mut steps = RandomSteps::new(&run, plan, device)?;
     let (mut losses, mut step_s) = (Vec::new(), Vec::new());
     for step in 0..=arguments.steps {
-        let Step { loss, seconds } = steps.step();
+        let Step { loss, seconds } = steps.step()?;
         losses.push(loss);
         // The first step touches every page for the first time.
         if step > 0 {
@@ -130,9 +130,9 @@ fn run_of(preset: &Preset, model: Model, arguments: &BenchTrain) -> Run {
         model,
         data: Data { blend: Vec::new(), validation: Vec::new(), seed: 1 },
         train,
-        layout: Layout { micro_batch: arguments.batch, recompute: Recompute::None },
+        layout: Layout::single(arguments.batch),
         checkpoint: Checkpoint { every: Amount::Steps(0), keep: 0 },
-        numerics: Numerics { tensor_shards: 8 },
+        numerics: Numerics::default(),
         device: Device {
             kind: arguments.device.device,
             threads: arguments.device.threads,

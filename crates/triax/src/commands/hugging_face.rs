@@ -63,7 +63,8 @@ fn save(source: &Source, run: &Path, state: State) -> Result<PathBuf, Failure> {
         })
         .collect();
     let mut failed = None;
-    let mut saver = Saver::new(run.to_owned(), 0, source.model.clone(), shapes, Box::new(LocalDisk));
+    let mut saver =
+        Saver::new(run.to_owned(), 0, source.model.clone(), shapes, std::sync::Arc::new(LocalDisk));
     let started = saver.save(state, |index, values| match declarations.get(index) {
         Some(parameter) => match source.tensors.tensor(&parameter.name) {
             Ok(tensor) => values.copy_from_slice(&tensor),

@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
     });
     start.stop = interrupt::flag()?;
     start.peak_flops = peak.map(|gflops| gflops * 1e9);
-    let mut trainer = Trainer::open(plan, device, &folder, start).map_err(failure)?;
+    let mut trainer = Trainer::open(plan, device, triax_train::alone(), &folder, start).map_err(failure)?;
     keep_tokenizer(&run, &folder)?;
     let mut shown = Shown::new(arguments.json);
     let outcome = trainer.train(&mut shown).map_err(failure)?;

@@ -155,7 +155,8 @@ fn time_step(run: &Run, device: DeviceArguments) -> Result<f64, Failure> {
     let device = machine::device(device)?;
     let plan = RandomSteps::plan(run, &*device)?;
     let mut steps = RandomSteps::new(run, plan, device)?;
-    let seconds: Vec<f64> = (0..WARM_UP + TIMED).map(|_| steps.step().seconds).collect();
+    let seconds =
+        (0..WARM_UP + TIMED).map(|_| Ok(steps.step()?.seconds)).collect::<Result<Vec<f64>, Failure>>()?;
     Ok(median(&seconds[WARM_UP..]))
 }
 

@@ -15,7 +15,7 @@ use crate::machine;
 use crate::source::Source;
 use std::path::Path;
 use triax_data::Reader;
-use triax_model::{MicroBatch, Network, Options};
+use triax_model::{MicroBatch, Network, Options, Rank, TensorSplit};
 use triax_spec::run::{Precision, Recompute};
 use triax_tensor::{Device, IGNORE, Table};
 
@@ -43,6 +43,8 @@ impl Judge {
             loss_chunk: (WINDOWS * sequence).min(1024),
             seed: 0,
             training: false,
+            tensor: TensorSplit::WHOLE,
+            deferred: false,
         };
         let mut table = Table::new();
         let failed = || format!("cannot evaluate {}", source.described);
@@ -71,7 +73,8 @@ impl Judge {
             let (tokens, targets) = fill(&stream, group, self.sequence);
             let mut losses = vec![0.0; tokens.len()];
             let batch = MicroBatch { tokens: &tokens, targets: &targets, prefix: None, first_sample: 0 };
-            self.network.forward_loss(&mut *self.device, &batch, &mut losses);
+            let rank = &mut Rank::alone(&mut *self.device);
+            self.network.forward_loss(rank, &batch, &mut losses).context(failed)?;
             nats += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
             progress(group.iter().map(|window| window.counted as u64).sum());
         }

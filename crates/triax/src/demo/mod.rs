@@ -282,8 +282,8 @@ fn train(arguments: &Demo, budget: &Budget, peak: Option<f64>, folder: &Folder) 
     let mut start = Start::new(Resume::Never);
     start.stop = interrupt::flag()?;
     start.peak_flops = peak.map(|gflops| gflops * 1e9);
-    let mut trainer =
-        Trainer::open(plan, device, &folder.path("run"), start).map_err(crate::commands::train::failure)?;
+    let mut trainer = Trainer::open(plan, device, triax_train::alone(), &folder.path("run"), start)
+        .map_err(crate::commands::train::failure)?;
     let mut course = Course::new(&budget.run);
     let outcome = trainer.train(&mut course).map_err(crate::commands::train::failure)?;
     course.finish();

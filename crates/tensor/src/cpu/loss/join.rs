@@ -24,7 +24,7 @@ impl Partial {
 
 pub(in super::super) fn join(cpu: &mut Cpu, op: &CrossEntropyJoin) {
     let (statistics, tokens) = (op.statistics, op.targets.len());
-    assert_eq!(statistics.rows, tokens, "{op:?}");
+    assert!(statistics.rows > 0 && statistics.rows.is_multiple_of(tokens), "{op:?}");
     assert!(statistics.cols >= 2 && statistics.cols % 2 == 0, "{op:?}: statistics come in pairs");
     for view in [op.target_logits, op.lse, op.losses] {
         assert_eq!(view.len(), tokens, "{view:?} for {tokens} tokens");
@@ -40,7 +40,8 @@ pub(in super::super) fn join(cpu: &mut Cpu, op: &CrossEntropyJoin) {
             cpu.arena.shared::<f32>(op.losses),
         )
     };
-    let (cols, shards) = (op.statistics.cols, op.statistics.cols / 2);
+    let (cols, part) = (op.statistics.cols, tokens * op.statistics.cols);
+    let shards = op.statistics.rows / tokens * cols / 2;
     cpu.team.ranges(tokens, 64, &|range| {
         // SAFETY: as above.
         let (lse, losses) = unsafe { (lse.range(range.clone()), losses.range(range.clone())) };
@@ -48,7 +49,9 @@ pub(in super::super) fn join(cpu: &mut Cpu, op: &CrossEntropyJoin) {
             // A tree over u32::MAX shards is 32 high, and one shard is being added.
             let mut stack = [Partial { maximum: f32::NEG_INFINITY, sum: 0.0 }; 34];
             let mut height = 0;
-            for (shard, pair) in statistics[t * cols..(t + 1) * cols].chunks_exact(2).enumerate() {
+            let pairs =
+                statistics.chunks_exact(part).flat_map(|p| p[t * cols..(t + 1) * cols].chunks_exact(2));
+            for (shard, pair) in pairs.enumerate() {
                 stack[height] = Partial { maximum: pair[0], sum: pair[1] };
                 height += 1;
                 for _ in 0..join_order(shards, shard) {

@@ -1,0 +1,219 @@
+//! A run's layout on a world: how many ranks along each axis, which samples each replica takes, and whether the
+//! result has the bits of every other layout that shares its trees.
+//!
+//! ```text
+//! one step's batch ── data_groups equal groups, summed by a fixed tree ── micro-batches, summed in order
+//! ```
+
+use triax_spec::Run;
+use triax_spec::run::{NumericsMode, ScheduleKind};
+
+/// Numbers that fit together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub tensor: usize,
+    pub pipeline: usize,
+    pub data: usize,
+    pub chunks: usize,
+    pub schedule: ScheduleKind,
+    pub sequence_parallel: bool,
+    pub zero: usize,
+    /// Sequences in a micro-batch.
+    pub micro_batch: usize,
+    /// Groups that a batch's gradients are summed in.
+    pub data_groups: usize,
+    /// Virtual shards of sums that tensor parallelism may split.
+    pub tensor_shards: usize,
+    /// Why the bits are this layout's own; none when they are those of every layout with the same
+    /// `tensor_shards` and `data_groups`.
+    pub own_bits: Option<String>,
+}
+
+/// Numbers that make no layout, with what would work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    #[error(
+        "{world} ranks are not tensor {tensor} × pipeline {pipeline} × data {}: {}",
+        if *data == 0 { "k".into() } else { data.to_string() },
+        if *data == 0 {
+            let one = tensor * pipeline;
+            format!("use {} or {} ranks", (world / one * one).max(one), world.next_multiple_of(one).max(one))
+        } else {
+            format!("use {} ranks, or layout.data = 0 for what the world leaves", tensor * pipeline * data)
+        }
+    )]
+    World { world: usize, tensor: usize, pipeline: usize, data: usize },
+    #[error(
+        "numerics.data_groups {groups} cannot be shared by data {data}: use {data} times a power of two, such as \
+         {} or {}", data, 2 * data
+    )]
+    Groups { groups: usize, data: usize },
+    #[error(
+        "a global batch of {batch} cannot be shared by {groups} groups in micro-batches of {micro_batch}: use a \
+         multiple of {}", groups * micro_batch
+    )]
+    Batch { batch: u64, groups: usize, micro_batch: usize },
+    #[error(
+        "the interleaved schedule runs micro-batches in groups of the {stages} stages, and a batch of {batch} gives \
+         each replica {micro_batches}: use a batch of {}, or layout.schedule = \"1f1b\"",
+        batch / *micro_batches as u64 * micro_batches.next_multiple_of(*stages) as u64
+    )]
+    Interleaved { stages: usize, micro_batches: usize, batch: u64 },
+    #[error("layout.zero = {zero} {reason}: use layout.zero = {works}")]
+    Zero { zero: usize, reason: String, works: usize },
+    #[error(
+        "layout.schedule = \"zb-h1\" keeps what weight gradients are made of, and layout.recompute drops it: \
+             use layout.recompute = \"none\" or layout.schedule = \"1f1b\""
+    )]
+    DeferredRecompute,
+    #[error(
+        "layout.schedule = \"interleaved\" needs at least two stages: use layout.pipeline = 2 or layout.chunks = 1"
+    )]
+    OneStage,
+}
+
+impl Layout {
+    /// The layout of a run on `world` ranks; 0: as many as the run file names (one replica unless it says more).
+    pub fn new(run: &Run, world: usize) -> Result<Self, LayoutError> {
+        let layout = &run.layout;
+        let (tensor, pipeline, chunks) = (layout.tensor, layout.pipeline, layout.chunks);
+        let world = if world == 0 { tensor * pipeline * layout.data.max(1) } else { world };
+        let data = world / (tensor * pipeline);
+        if data == 0 || data * tensor * pipeline != world || (layout.data != 0 && layout.data != data) {
+            return Err(LayoutError::World { world, tensor, pipeline, data: layout.data });
+        }
+        let groups = match run.numerics.data_groups {
+            0 => data,
+            groups => groups,
+        };
+        if !groups.is_multiple_of(data) || !(groups / data).is_power_of_two() {
+            return Err(LayoutError::Groups { groups, data });
+        }
+        let found = Self {
+            tensor,
+            pipeline,
+            data,
+            chunks,
+            schedule: layout.schedule,
+            sequence_parallel: layout.sequence_parallel && tensor > 1,
+            zero: if data > 1 { layout.zero } else { 0 },
+            micro_batch: layout.micro_batch,
+            data_groups: groups,
+            tensor_shards: match run.numerics.mode {
+                NumericsMode::Exact => run.numerics.tensor_shards,
+                // One sum a rank.
+                NumericsMode::Fast => tensor.next_power_of_two(),
+            },
+            own_bits: own_bits(run, tensor),
+        };
+        let batches = &run.train.global_batch;
+        for batch in [batches.start, batches.step, batches.end] {
+            if !batch.is_multiple_of((groups * layout.micro_batch) as u64) {
+                let micro_batch = layout.micro_batch;
+                return Err(LayoutError::Batch { batch, groups, micro_batch });
+            }
+            let micro_batches = found.micro_batches(batch);
+            if chunks > 1 && batch > 0 && !micro_batches.is_multiple_of(pipeline) {
+                return Err(LayoutError::Interleaved { stages: pipeline, micro_batches, batch });
+            }
+        }
+        if chunks > 1 && pipeline == 1 {
+            return Err(LayoutError::OneStage);
+        }
+        if layout.schedule == ScheduleKind::ZeroBubbleH1
+            && layout.recompute != triax_spec::run::Recompute::None
+        {
+            return Err(LayoutError::DeferredRecompute);
+        }
+        found.check_zero(batches.end)?;
+        Ok(found)
+    }
+
+    fn check_zero(&self, batch: u64) -> Result<(), LayoutError> {
+        let refused = |reason: &str, works| {
+            Err(LayoutError::Zero { zero: self.zero, reason: reason.to_owned(), works })
+        };
+        if self.zero >= 2 && self.pipeline > 1 {
+            return refused(
+                "shares out what every micro-batch of a pipeline needs again: gradients (2) or weights (3) would \
+                 cross the network with each of them",
+                1,
+            );
+        }
+        if self.zero >= 2 && (self.groups() > 1 || self.micro_batches(batch) > 1) {
+            return refused(
+                "sums each micro-batch's gradients over the replicas at once, in another order than that of one \
+                 rank, unless each replica runs one micro-batch a step (layout.micro_batch) and sums one group",
+                1,
+            );
+        }
+        Ok(())
+    }
+
+    /// Number of ranks.
+    pub const fn world(&self) -> usize {
+        self.tensor * self.pipeline * self.data
+    }
+
+    /// Groups that one replica sums.
+    pub const fn groups(&self) -> usize {
+        self.data_groups / self.data
+    }
+
+    /// Micro-batches of one group in a step of `batch` samples.
+    pub const fn micro_batches(&self, batch: u64) -> usize {
+        (batch / (self.data_groups * self.micro_batch) as u64) as usize
+    }
+
+    /// The first sample of micro-batch `micro_batch` of the `group`-th group of replica `data`, in a step whose
+    /// batch of `batch` samples begins at `first`.
+    pub const fn first_sample(
+        &self,
+        first: u64,
+        batch: u64,
+        data: usize,
+        group: usize,
+        micro_batch: usize,
+    ) -> u64 {
+        let group = (data * self.groups() + group) as u64;
+        first + group * (batch / self.data_groups as u64) + (micro_batch * self.micro_batch) as u64
+    }
+}
+
+fn own_bits(run: &Run, tensor: usize) -> Option<String> {
+    let shards = run.numerics.tensor_shards;
+    match run.numerics.mode {
+        NumericsMode::Fast => Some("numerics.mode = \"fast\"".into()),
+        NumericsMode::Exact if !shards.is_multiple_of(tensor) => {
+            Some(format!("tensor {tensor} does not divide numerics.tensor_shards {shards}"))
+        }
+        NumericsMode::Exact => None,
+    }
+}
+
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { tensor, pipeline, data, .. } = self;
+        write!(f, "{} ranks: tensor {tensor} × pipeline {pipeline} × data {data}", self.world())?;
+        if self.sequence_parallel {
+            write!(f, ", sequence parallel")?;
+        }
+        if *pipeline > 1 {
+            write!(f, ", schedule {}", self.schedule)?;
+        }
+        if self.chunks > 1 {
+            write!(f, " of {} chunks", self.chunks)?;
+        }
+        if self.zero > 0 {
+            write!(f, ", ZeRO-{}", self.zero)?;
+        }
+        match &self.own_bits {
+            None => write!(
+                f,
+                "; bits of every layout with tensor_shards {} and data_groups {}",
+                self.tensor_shards, self.data_groups
+            ),
+            Some(reason) => write!(f, "; bits of its own: {reason}"),
+        }
+    }
+}
