@@ -7,7 +7,6 @@ pub type Metadata = serde_json::Map<String, serde_json::Value>;
 
 /// One document. As a JSON object this is also a line of every file between steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Document {
     /// Stable, and unique in a run: "source/file#record number".
     pub id: String,

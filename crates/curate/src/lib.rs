@@ -8,17 +8,27 @@
 
 mod dedup;
 mod document;
+mod error;
+pub mod extract;
 mod global;
+pub mod pipeline;
+pub mod readers;
+pub mod recipe;
+pub mod report;
 mod runs;
 mod step;
+mod steps;
 #[cfg(test)]
 mod testing;
+pub mod writers;
 
 pub use dedup::{
     ExactDedup, ExactKey, LineDedup, LineUnit, MinHashDedup, Normalizer, Segmenter, ShingleHash, ShingleUnit,
     Shingler, Signer,
 };
 pub use document::{Document, Metadata};
+pub use error::CurateError;
 pub use global::{Collect, Decide, Decision, GlobalError, GlobalStep, Resolution, Standing};
+pub use recipe::Recipe;
 pub use runs::{Merge, Record, RunError, RunFault, RunReader, RunWriter, Sorted, Sorter, merge};
-pub use step::{Filter, Reason, Scratch, Verdict};
+pub use step::{Filter, FilterConfig, Reason, Scratch, Verdict};

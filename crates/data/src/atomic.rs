@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Dropped without [`AtomicFile::commit`], it leaves nothing behind.
-pub(crate) struct AtomicFile {
+pub struct AtomicFile {
     target: PathBuf,
     temporary: PathBuf,
     file: Option<BufWriter<File>>,
@@ -14,7 +14,10 @@ pub(crate) struct AtomicFile {
 
 impl AtomicFile {
     /// Creates missing parent directories.
-    pub(crate) fn create(target: &Path) -> Result<Self, DataError> {
+    ///
+    /// # Errors
+    /// When the temporary file cannot be created beside `target`.
+    pub fn create(target: &Path) -> Result<Self, DataError> {
         if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             fs::create_dir_all(parent).map_err(|error| DataError::io("create", parent, error))?;
         }
@@ -25,25 +28,46 @@ impl AtomicFile {
         Ok(Self { target: target.to_owned(), temporary, file: Some(BufWriter::with_capacity(1 << 18, file)) })
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), DataError> {
+    /// Appends all of `bytes`.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), DataError> {
         let file = self.file.as_mut().expect("the file is open until commit takes it");
         file.write_all(bytes).map_err(|error| DataError::io("write", &self.temporary, error))
     }
 
     /// Makes the content durable, still under the temporary name.
-    pub(crate) fn sync(&mut self) -> Result<(), DataError> {
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&mut self) -> Result<(), DataError> {
         let file = self.file.as_mut().expect("the file is open until commit takes it");
         let synced = file.flush().and_then(|()| file.get_ref().sync_all());
         synced.map_err(|error| DataError::io("write", &self.temporary, error))
     }
 
     /// Gives the file its name. Durable once the directory is synced too.
-    pub(crate) fn commit(mut self) -> Result<(), DataError> {
+    ///
+    /// # Errors
+    /// When the disk fails; then the file does not have the name.
+    pub fn commit(mut self) -> Result<(), DataError> {
         self.sync()?;
         fs::rename(&self.temporary, &self.target)
             .map_err(|error| DataError::io("rename to", &self.target, error))?;
         self.file = None;
         sync_directory(&self.target)
+    }
+}
+
+/// For encoders that write into it.
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.as_mut().expect("the file is open until commit takes it").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.as_mut().expect("the file is open until commit takes it").flush()
     }
 }
 

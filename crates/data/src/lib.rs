@@ -31,6 +31,7 @@ mod tokenizer;
 mod words;
 mod writer;
 
+pub use atomic::AtomicFile;
 pub use blend::{Blend, Stage, Stages};
 pub use documents::{BadDocuments, Reading, Split, sample_texts};
 pub use error::{DataError, IndexFault};

@@ -19,6 +19,16 @@ struct Deny {
 struct Licenses {
     /// SPDX identifiers, with `<licence> WITH <exception>` as one string.
     allow: Vec<String>,
+    /// Further licences that single crates may be under.
+    #[serde(default)]
+    exceptions: Vec<Exemption>,
+}
+
+#[derive(Deserialize)]
+struct Exemption {
+    #[serde(rename = "crate")]
+    name: String,
+    allow: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -36,8 +46,11 @@ pub(super) fn check(metadata: &Metadata) -> Result<Vec<String>> {
 fn check_package(package: &Package, rules: &Deny) -> Vec<String> {
     let name = format!("{} {}", package.name, package.version);
     let mut findings = Vec::new();
+    let exempt = rules.licenses.exceptions.iter().filter(|exemption| exemption.name == package.name);
+    let mut allow = rules.licenses.allow.clone();
+    allow.extend(exempt.flat_map(|exemption| exemption.allow.iter().cloned()));
     match &package.license {
-        Some(expression) if satisfied(expression, &rules.licenses.allow) => {}
+        Some(expression) if satisfied(expression, &allow) => {}
         Some(expression) => {
             findings.push(format!("{name} is under `{expression}`, which deny.toml does not allow"))
         }

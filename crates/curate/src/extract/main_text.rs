@@ -1,0 +1,155 @@
+//! The algorithms that find a page's main text, behind one trait.
+
+use super::{Algorithm, Extract, Focus};
+use crate::step::Reason;
+use std::collections::HashSet;
+
+/// What an algorithm finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MainText {
+    pub text: String,
+    /// Empty where the page has none.
+    pub title: String,
+}
+
+/// Finds the main text. Pure: nothing is remembered from page to page.
+pub trait Extractor: Send + Sync {
+    /// # Errors
+    /// The reason why there is no text.
+    fn main_text(&self, html: &str, url: Option<&str>) -> Result<MainText, Reason>;
+}
+
+/// As the settings choose.
+pub(super) fn chosen(settings: &Extract) -> Box<dyn Extractor> {
+    match settings.with {
+        Algorithm::Trafilatura => Box::new(Trafilatura::new(settings)),
+        Algorithm::Justext => Box::new(JusText::new(settings)),
+    }
+}
+
+/// The crate `trafilatura`, a port of the Python program of that name, without its memory of earlier pages.
+pub struct Trafilatura {
+    options: trafilatura::Options,
+}
+
+impl Trafilatura {
+    pub fn new(settings: &Extract) -> Self {
+        let mut options = trafilatura::Options::default()
+            .with_fallback(settings.fallback)
+            .with_exclude_comments(!settings.comments)
+            .with_exclude_tables(!settings.tables)
+            .with_deduplicate(false)
+            .with_focus(match settings.focus {
+                Focus::Precision => trafilatura::ExtractionFocus::FavorPrecision,
+                Focus::Balanced => trafilatura::ExtractionFocus::Balanced,
+                Focus::Recall => trafilatura::ExtractionFocus::FavorRecall,
+            });
+        options.html_date_mode = trafilatura::HtmlDateMode::Disabled;
+        Self { options }
+    }
+}
+
+impl Extractor for Trafilatura {
+    fn main_text(&self, html: &str, _: Option<&str>) -> Result<MainText, Reason> {
+        match trafilatura::extract(html, &self.options) {
+            Ok(found) => {
+                let mut text = found.content_text;
+                if !found.comments_text.is_empty() {
+                    text.push('\n');
+                    text.push_str(&found.comments_text);
+                }
+                Ok(MainText { text, title: found.metadata.title })
+            }
+            Err(trafilatura::TrafilaturaError::InsufficientContent { .. }) => {
+                Err(Reason::new("no_main_text"))
+            }
+            Err(error) => Err(Reason::measured("extraction_failed", error)),
+        }
+    }
+}
+
+/// The crate `justext`, a port of Pomikálek's program.
+pub struct JusText {
+    stop_words: HashSet<String>,
+    config: justext::Config,
+}
+
+impl JusText {
+    pub fn new(settings: &Extract) -> Self {
+        let mut config = justext::Config::default();
+        let mut stop_words = HashSet::new();
+        match justext::get_stoplist(&settings.language) {
+            Ok(words) if settings.stop_words => stop_words = words,
+            // Without a list every paragraph would fail; without thresholds, length and links decide.
+            _ => config = config.with_stopwords_low(0.0).with_stopwords_high(0.0),
+        }
+        Self { stop_words, config }
+    }
+}
+
+impl Extractor for JusText {
+    fn main_text(&self, html: &str, _: Option<&str>) -> Result<MainText, Reason> {
+        let text = justext::extract_text(html, &self.stop_words, &self.config);
+        Ok(MainText { text, title: title(html) })
+    }
+}
+
+/// The content of `<title>`, its white space collapsed.
+fn title(html: &str) -> String {
+    let find = |from: usize, pattern: &str| {
+        let window = &html.as_bytes()[from..];
+        window.windows(pattern.len()).position(|found| found.eq_ignore_ascii_case(pattern.as_bytes()))
+    };
+    let Some(start) = find(0, "<title") else { return String::new() };
+    let Some(open) = html[start..].find('>') else { return String::new() };
+    let from = start + open + 1;
+    let Some(end) = find(from, "</title") else { return String::new() };
+    html[from..from + end].split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page() -> String {
+        let paragraph = "The river had been rising for a week when the people of the town first spoke of it, and by \
+                         then it was too late to move what they had stored in the houses near the water, so that most of it \
+                         was lost in the night when the dam above the old mill gave way. ";
+        format!(
+            "<html><head><title>A  river\n rises</title></head><body><nav><a href=/>Home</a> <a href=/x>About us</a></nav>\
+             <article><h1>A river rises</h1>{}</article><footer>Copyright, all rights reserved</footer></body></html>",
+            format!("<p>{paragraph}</p>").repeat(6)
+        )
+    }
+
+    #[test]
+    fn the_article_is_taken_and_what_surrounds_it_is_not() {
+        for with in [Algorithm::Trafilatura, Algorithm::Justext] {
+            let settings = Extract { with, ..Extract::default() };
+            let found = chosen(&settings).main_text(&page(), None).unwrap();
+            assert!(found.text.contains("rising for a week"), "{with:?}: {}", found.text);
+            assert!(!found.text.contains("About us") && !found.text.contains("Copyright"), "{with:?}");
+            assert_eq!(found.title, "A river rises", "{with:?}");
+        }
+    }
+
+    #[test]
+    fn justext_without_stop_words_goes_by_length_and_links() {
+        let text =
+            "河水已经涨了一个星期，镇上的人才开始谈论它，可是那时候再搬走河边房子里的东西已经来不及了。"
+                .repeat(5);
+        let html = format!("<html><body><p>{text}</p><p><a href=/>首页</a></p></body></html>");
+        let settings = Extract { with: Algorithm::Justext, stop_words: false, ..Extract::default() };
+        let found = chosen(&settings).main_text(&html, None).unwrap();
+        assert!(found.text.contains("河水") && !found.text.contains("首页"), "{}", found.text);
+    }
+
+    #[test]
+    fn a_page_does_not_depend_on_the_pages_before_it() {
+        let extractor = chosen(&Extract::default());
+        let first = extractor.main_text(&page(), None).unwrap();
+        for _ in 0..5 {
+            assert_eq!(extractor.main_text(&page(), None).unwrap(), first);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Web archives: WARC and WET, in gzip, zstd or plain, record by record.
+//!
+//! ```text
+//! response    HTTP 200 of type HTML ──▶ page        conversion (WET) ──▶ text
+//! resource    of type HTML or text  ──▶ page, text  request, metadata, warcinfo, revisit: no documents
+//! ```
+//!
+//! Behind damage the reader looks for the next record: the next gzip member or zstd frame, or the next line that
+//! begins with `WARC/1.`; what lies between is one damaged record.
+
+use super::bounded::INNOCENT;
+use super::{Limits, Part, Record, Sink, blank};
+use crate::CurateError;
+use crate::document::Document;
+use crate::extract::decode;
+use crate::recipe::Source;
+use crate::step::Reason;
+use fastwarc::stream_io::brotli::BrotliReader;
+use fastwarc::stream_io::chunked::ChunkedReader;
+use fastwarc::warc::iter::{ArchiveIterator, ArchiveIteratorOptions};
+use fastwarc::warc::record::{WarcRecord, WarcRecordType};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
+
+/// The bytes of an archive.
+trait Bytes: Read + Seek + Send + 'static {
+    fn again(&self) -> io::Result<Self>
+    where
+        Self: Sized;
+}
+
+impl Bytes for File {
+    fn again(&self) -> io::Result<Self> {
+        self.try_clone()
+    }
+}
+
+impl Bytes for Cursor<Vec<u8>> {
+    fn again(&self) -> io::Result<Self> {
+        Ok(self.clone())
+    }
+}
+
+pub(super) fn read(part: &Part, source: &Source, limits: &Limits, sink: Sink<'_>) -> Result<(), CurateError> {
+    let file = File::open(&part.path).map_err(|error| CurateError::io("open", &part.path, error))?;
+    records(&file, part, source, limits, sink)
+}
+
+fn records<B: Bytes>(
+    bytes: &B,
+    part: &Part,
+    source: &Source,
+    limits: &Limits,
+    sink: Sink<'_>,
+) -> Result<(), CurateError> {
+    let fault = |error| CurateError::io("read", &part.path, error);
+    let mut reader = Archive { part, source, limits, number: 0, given: 0, good: 0, is_in_damage: false };
+    // A clone shares its place with the original; only one of them is read at a time.
+    let (mut start, mut tries) = (0, 0);
+    loop {
+        let mut at = bytes.again().map_err(fault)?;
+        at.seek(SeekFrom::Start(start)).map_err(fault)?;
+        let error = match reader.run(at, sink)? {
+            Stopped::End => return Ok(()),
+            Stopped::Damage(error) => error,
+        };
+        tries += 1;
+        if !reader.is_in_damage {
+            reader.is_in_damage = true;
+            tries = 0;
+            let document = blank(part, source, reader.number);
+            reader.number += 1;
+            sink(Record::Bad { document, reason: Reason::measured("damaged_record", error) }, reader.good)?;
+        }
+        match next_start(bytes.again().map_err(fault)?, reader.good.max(start) + 1).map_err(fault)? {
+            Some(next) if tries < TRIES => start = next,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Places tried behind one damage; a file of nothing but beginnings would cost a decompressor each.
+const TRIES: usize = 10_000;
+
+enum Stopped {
+    End,
+    Damage(io::Error),
+}
+
+struct Archive<'a> {
+    part: &'a Part,
+    source: &'a Source,
+    limits: &'a Limits,
+    /// Of the next record that counts as a document.
+    number: u64,
+    /// Decompressed bytes of records so far.
+    given: u64,
+    /// Where the last record that could be read begins on disk.
+    good: u64,
+    /// Nothing could be read since the last damage.
+    is_in_damage: bool,
+}
+
+impl Archive<'_> {
+    /// Reads records from here on.
+    fn run<B: Bytes>(&mut self, bytes: B, sink: Sink<'_>) -> Result<Stopped, CurateError> {
+        let options =
+            ArchiveIteratorOptions { parse_http: false, inplace: true, ..ArchiveIteratorOptions::default() };
+        let reader = BufReader::with_capacity(1 << 17, bytes);
+        for record in ArchiveIterator::with_options(reader, options) {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => return Ok(Stopped::Damage(error)),
+            };
+            let mut record = record.borrow_mut();
+            self.good = self.good.max(record.stream_pos());
+            self.given += record.content_length().min(self.limits.record_bytes as u64);
+            if self.given > INNOCENT && self.given / self.limits.expansion > self.good.max(1) {
+                let document = blank(self.part, self.source, self.number);
+                let reason = Reason::measured("decompression_bomb", format_args!("{} bytes", self.given));
+                sink(Record::Bad { document, reason }, self.good)?;
+                return Ok(Stopped::End);
+            }
+            match self.record(&mut record) {
+                Ok(Some(found)) => {
+                    self.number += 1;
+                    self.is_in_damage = false;
+                    sink(found, self.good)?;
+                }
+                Ok(None) => self.is_in_damage = false,
+                Err(error) => return Ok(Stopped::Damage(error)),
+            }
+        }
+        Ok(Stopped::End)
+    }
+
+    /// The document of a record, if its type has one; an error is damage.
+    fn record(&self, record: &mut WarcRecord) -> io::Result<Option<Record>> {
+        let kind = record.record_type();
+        let has_document =
+            matches!(kind, WarcRecordType::Response | WarcRecordType::Resource | WarcRecordType::Conversion);
+        if !has_document {
+            skip(record)?;
+            return Ok(None);
+        }
+        let mut document = blank(self.part, self.source, self.number);
+        let header = |name: &str| record.headers().get(name).map(std::borrow::Cow::into_owned);
+        document.url = header("WARC-Target-URI").map(|url| url.trim_matches(['<', '>', ' ']).to_owned());
+        if let Some(date) = header("WARC-Date") {
+            document.metadata.insert("date".into(), date.into());
+        }
+        let own_type = header("Content-Type").unwrap_or_default();
+        if record.content_length() > self.limits.record_bytes as u64 {
+            let reason =
+                Reason::measured("record_too_large", format_args!("{} bytes", record.content_length()));
+            skip(record)?;
+            return Ok(Some(Record::Bad { document, reason }));
+        }
+        let block = body(record)?;
+        if kind == WarcRecordType::Conversion {
+            document.text = decode(&block, Some("utf-8"), None).text;
+            return Ok(Some(Record::Text(document)));
+        }
+        if kind == WarcRecordType::Resource || !record.is_http() {
+            return Ok(Some(by_type(document, &own_type, block)));
+        }
+        Ok(Some(response(document, block, self.limits)))
+    }
+}
+
+/// The rest of a record's block. Shorter than its header promises, it was cut.
+fn body(record: &mut WarcRecord) -> io::Result<Vec<u8>> {
+    let length = record.content_length();
+    let mut block = Vec::with_capacity(length.min(1 << 20) as usize);
+    if let Some(reader) = record.reader_mut() {
+        reader.take(length).read_to_end(&mut block)?;
+    }
+    if (block.len() as u64) < length {
+        let message = format!("the record promises {length} bytes but has {}", block.len());
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
+    Ok(block)
+}
+
+fn skip(record: &mut WarcRecord) -> io::Result<()> {
+    let length = record.content_length();
+    let skipped = match record.reader_mut() {
+        Some(reader) => io::copy(&mut reader.take(length), &mut io::sink())?,
+        None => 0,
+    };
+    if skipped < length {
+        let message = format!("the record promises {length} bytes but has {skipped}");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
+    Ok(())
+}
+
+/// The document of an HTTP response: status line, headers, an empty line, the body.
+fn response(mut document: Document, block: Vec<u8>, limits: &Limits) -> Record {
+    let bad = |document, reason| Record::Bad { document, reason };
+    let Some(head) = Head::parse(&block) else {
+        return bad(document, Reason::new("bad_http"));
+    };
+    if head.status != 200 {
+        return bad(document, Reason::measured("http_status", head.status));
+    }
+    let content_type = head.value("content-type").unwrap_or_default();
+    let body = &block[head.length..];
+    let encodings = [head.value("transfer-encoding"), head.value("content-encoding")];
+    let encodings = encodings.into_iter().flatten().collect::<Vec<_>>().join(",");
+    match unpack(body, &encodings, limits.record_bytes) {
+        Ok(body) => by_type(document, &content_type, body),
+        Err(reason) => {
+            document.metadata.insert("content_encoding".into(), encodings.into());
+            bad(document, reason)
+        }
+    }
+}
+
+fn by_type(mut document: Document, content_type: &str, body: Vec<u8>) -> Record {
+    let mut parameters = content_type.split(';').map(str::trim);
+    let kind = parameters.next().unwrap_or_default().to_ascii_lowercase();
+    let charset = parameters.find_map(|parameter| {
+        let (key, value) = parameter.split_once('=')?;
+        key.trim().eq_ignore_ascii_case("charset").then(|| value.trim_matches(['"', '\'', ' ']).to_owned())
+    });
+    let looks_like_html = || {
+        let start = String::from_utf8_lossy(&body[..body.len().min(1024)]).to_ascii_lowercase();
+        start.contains("<html") || start.contains("<!doctype html")
+    };
+    match kind.as_str() {
+        "text/html" | "application/xhtml+xml" => Record::Page { document, html: body, charset },
+        "" | "application/octet-stream" if looks_like_html() => {
+            Record::Page { document, html: body, charset }
+        }
+        "text/plain" => {
+            document.text = decode(&body, charset.as_deref(), None).text;
+            Record::Text(document)
+        }
+        _ => Record::Bad { document, reason: Reason::measured("not_html", kind) },
+    }
+}
+
+/// Status and headers of a response.
+struct Head {
+    status: u16,
+    /// Names in lower case.
+    fields: Vec<(String, String)>,
+    /// Bytes up to the body.
+    length: usize,
+}
+
+/// Most bytes of headers that are looked at.
+const HEAD: usize = 64 << 10;
+
+impl Head {
+    fn parse(block: &[u8]) -> Option<Self> {
+        let window = &block[..block.len().min(HEAD)];
+        let (mut place, mut lines) = (0, Vec::new());
+        loop {
+            let end = window[place..].iter().position(|&byte| byte == b'\n')? + place;
+            let line = window[place..end].trim_ascii();
+            place = end + 1;
+            if line.is_empty() {
+                break;
+            }
+            lines.push(String::from_utf8_lossy(line).into_owned());
+        }
+        let mut lines = lines.into_iter();
+        let first = lines.next()?;
+        let status = first.strip_prefix("HTTP/")?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        let fields = lines
+            .filter_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                Some((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+            })
+            .collect();
+        Some(Self { status, fields, length: place })
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        self.fields.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
+    }
+}
+
+/// Undoes transfer and content encodings, the last first. Bodies that are not in the encoding they name are taken as
+/// they are, as archives often keep them decoded.
+fn unpack(body: &[u8], encodings: &str, limit: usize) -> Result<Vec<u8>, Reason> {
+    let mut bytes = body.to_vec();
+    let names: Vec<String> = encodings.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+    // Chunks are the outermost layer wherever they are named.
+    let (chunked, packed): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| *name == "chunked");
+    let layers = chunked.into_iter().chain(packed.into_iter().rev());
+    for name in layers {
+        let cursor = Cursor::new(bytes);
+        let limited = limit as u64 + 1;
+        let mut out = Vec::new();
+        let done = match name.as_str() {
+            "" | "identity" | "none" | "utf-8" => {
+                bytes = cursor.into_inner();
+                continue;
+            }
+            "chunked" => ChunkedReader::new(cursor.clone()).take(limited).read_to_end(&mut out),
+            "gzip" | "x-gzip" => {
+                flate2::read::MultiGzDecoder::new(cursor.clone()).take(limited).read_to_end(&mut out)
+            }
+            "deflate" => {
+                let zlib = flate2::read::ZlibDecoder::new(cursor.clone()).take(limited).read_to_end(&mut out);
+                zlib.or_else(|_| {
+                    out.clear();
+                    flate2::read::DeflateDecoder::new(cursor.clone()).take(limited).read_to_end(&mut out)
+                })
+            }
+            "br" => BrotliReader::new(cursor.clone()).take(limited).read_to_end(&mut out),
+            "zstd" => zstd::stream::read::Decoder::new(cursor.clone())
+                .and_then(|decoder| decoder.take(limited).read_to_end(&mut out)),
+            other => return Err(Reason::measured("content_encoding", other)),
+        };
+        if out.len() > limit {
+            return Err(Reason::measured("record_too_large", format_args!("above {limit} bytes")));
+        }
+        bytes = match done {
+            Ok(_) => out,
+            // A stream cut at its end still gives a page; one that gives nothing was not packed.
+            Err(_) if !out.is_empty() && name != "chunked" => out,
+            Err(_) => cursor.into_inner(),
+        };
+    }
+    Ok(bytes)
+}
+
+/// The first place from `from` on at which a record may begin.
+fn next_start(mut bytes: impl Read + Seek, from: u64) -> io::Result<Option<u64>> {
+    const GZIP: &[u8] = b"\x1f\x8b\x08";
+    const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+    const PLAIN: &[u8] = b"\nWARC/1.";
+    bytes.seek(SeekFrom::Start(0))?;
+    let mut magic = [0; 4];
+    let length = bytes.read(&mut magic)?;
+    let pattern = match &magic[..length] {
+        start if start.starts_with(GZIP) => GZIP,
+        ZSTD => ZSTD,
+        _ => PLAIN,
+    };
+    // A plain record begins behind its line feed.
+    let offset = u64::from(pattern == PLAIN);
+    bytes.seek(SeekFrom::Start(from.saturating_sub(offset)))?;
+    let mut reader = BufReader::with_capacity(1 << 16, bytes);
+    let (mut place, mut matched) = (from.saturating_sub(offset), 0);
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        for (index, &byte) in buffer.iter().enumerate() {
+            // No pattern holds its own first byte again.
+            matched = if byte == pattern[matched] { matched + 1 } else { usize::from(byte == pattern[0]) };
+            if matched == pattern.len() {
+                return Ok(Some(place + index as u64 + 1 - pattern.len() as u64 + offset));
+            }
+        }
+        let length = buffer.len();
+        place += length as u64;
+        reader.consume(length);
+    }
+}
+
+/// Reads arbitrary bytes as an archive, for fuzzing: records or reasons, never a panic, memory bounded by the limits.
+pub fn fuzz_warc(bytes: &[u8]) {
+    let (part, source) = (Part::example("fuzz.warc"), super::sources::example("fuzz"));
+    let limits = Limits { record_bytes: 1 << 16, ..Limits::default() };
+    let mut numbers = Vec::new();
+    records(&Cursor::new(bytes.to_vec()), &part, &source, &limits, &mut |record, _| {
+        let (document, size) = match &record {
+            Record::Text(document) => (document, document.text.len()),
+            Record::Page { document, html, .. } => (document, html.len()),
+            Record::Bad { document, .. } => (document, document.text.len()),
+        };
+        assert!(size <= 4 * limits.record_bytes, "a record of {size} bytes");
+        numbers.push(document.id.clone());
+        Ok(())
+    })
+    .expect("memory is always readable");
+    let found = numbers.len();
+    numbers.dedup();
+    assert_eq!(numbers.len(), found, "every record has its own id");
+}
+
+#[cfg(test)]
+mod tests;

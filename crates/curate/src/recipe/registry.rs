@@ -1,0 +1,106 @@
+//! Every kind of step that a recipe may name, one line each.
+
+use super::keys;
+use crate::CurateError;
+use crate::step::{Filter, FilterConfig, GlobalConfig, GlobalStep, StepContext};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::Table;
+
+/// The whole table: `kind` of a step, and the type of its settings.
+static KINDS: &[Kind] = &[
+    // Local steps.
+    local::<crate::steps::Length>("length"),
+    local::<crate::steps::EmptyText>("empty_text"),
+    // Global steps.
+];
+
+/// A step that can be run.
+pub enum Built {
+    Local(Box<dyn Filter>),
+    Global(Box<dyn GlobalStep>),
+}
+
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    /// Checks settings and writes out their defaults.
+    pub(crate) complete: fn(Table) -> Result<Table, toml::de::Error>,
+    build: fn(Table, &StepContext<'_>) -> Result<Built, CurateError>,
+}
+
+const fn local<C: FilterConfig + Serialize + DeserializeOwned>(name: &'static str) -> Kind {
+    Kind { name, complete: complete::<C>, build: build_local::<C> }
+}
+
+/// As [`local`], for a step that compares documents.
+#[allow(dead_code, reason = "lines of the table use it")]
+const fn global<C: GlobalConfig + Serialize + DeserializeOwned>(name: &'static str) -> Kind {
+    Kind { name, complete: complete::<C>, build: build_global::<C> }
+}
+
+fn complete<C: Serialize + DeserializeOwned>(settings: Table) -> Result<Table, toml::de::Error> {
+    let config: C = settings.try_into()?;
+    Table::try_from(&config).map_err(serde::de::Error::custom)
+}
+
+fn read<C: DeserializeOwned>(settings: Table) -> Result<C, CurateError> {
+    settings.try_into().map_err(|error| CurateError::step("settings", error))
+}
+
+fn build_local<C: FilterConfig + DeserializeOwned>(
+    settings: Table,
+    context: &StepContext<'_>,
+) -> Result<Built, CurateError> {
+    Ok(Built::Local(read::<C>(settings)?.build(context)?))
+}
+
+fn build_global<C: GlobalConfig + DeserializeOwned>(
+    settings: Table,
+    context: &StepContext<'_>,
+) -> Result<Built, CurateError> {
+    Ok(Built::Global(read::<C>(settings)?.build(context)?))
+}
+
+impl Kind {
+    pub(crate) fn find(name: &str) -> Result<&'static Self, String> {
+        KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+            let nearest = keys::nearest(name, KINDS.iter().map(|kind| kind.name)).unwrap_or("length");
+            format!("there is no step of kind {name:?}; did you mean {nearest:?}?")
+        })
+    }
+
+    pub(crate) fn build(&self, settings: Table, context: &StepContext<'_>) -> Result<Built, CurateError> {
+        (self.build)(settings, context)
+    }
+}
+
+/// Every kind of step, in the order of the table.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|kind| kind.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_has_one_name_and_its_defaults_are_written_out_whole() {
+        let mut names = BTreeSet::new();
+        for kind in KINDS {
+            assert!(names.insert(kind.name), "{} is there twice", kind.name);
+            // A kind with a required setting refuses the empty table and says which one.
+            match (kind.complete)(Table::new()) {
+                Ok(settings) => {
+                    assert_eq!((kind.complete)(settings.clone()).unwrap(), settings, "{}", kind.name)
+                }
+                Err(error) => assert!(error.to_string().contains("missing field"), "{}: {error}", kind.name),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_names_the_nearest() {
+        assert!(Kind::find("lenght").err().unwrap().contains("\"length\""));
+    }
+}
