@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Walk the whole road on real text in a few minutes, ending in a report
     Demo(Demo),
+    /// Turn crawls and files into clean, deduplicated documents, as a recipe says
+    Curate(Curate),
     /// Turn text into token files (.bin/.idx), training a tokenizer first if asked
     Tokenize(Tokenize),
     /// Train a network as a run file says
@@ -48,6 +50,67 @@ pub(crate) struct Demo {
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
     /// Print the summary as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Curate {
+    #[command(subcommand)]
+    pub(crate) action: Option<CurateAction>,
+    /// A recipe (TOML), or the name of a ready one: crawl-en, crawl-zh, files, mt-nlg
+    #[arg(required = true)]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Replace a value of the recipe: --set source.crawl.paths='["a.warc.gz"]' --set step.length.min_bytes=9
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Where everything goes: a new folder, or one to go on in
+    #[arg(long, required_unless_present = "print")]
+    pub(crate) out: Option<PathBuf>,
+    /// This process of several on one output folder, from 0; launchers (Slurm, Kubernetes indexed jobs) are found
+    #[arg(long)]
+    pub(crate) rank: Option<u32>,
+    /// How many processes share the work
+    #[arg(long)]
+    pub(crate) world: Option<u32>,
+    /// Replaces run.threads of the recipe; 0 for all cores
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Only print the recipe with every default written out
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Print the result as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CurateAction {
+    /// Show documents that a run has removed
+    Inspect(Inspect),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The --out of a run
+    pub(crate) folder: PathBuf,
+    /// Only those removed for this reason, as gopher_short_doc
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Only those removed by this step
+    #[arg(long)]
+    pub(crate) step: Option<String>,
+    /// Only those of this source
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// Most documents to show; 0 for all
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// Most characters of each text
+    #[arg(long, default_value_t = 500)]
+    pub(crate) characters: usize,
+    /// Print each document whole, as one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -205,6 +268,8 @@ pub(crate) enum Bench {
     Gemm(BenchGemm),
     /// Tokenizing a text
     Tokenize(BenchTokenize),
+    /// One step of curation
+    Curate(BenchCurate),
 }
 
 #[derive(Debug, Args)]
@@ -258,6 +323,37 @@ pub(crate) struct BenchTokenize {
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchCurate {
+    #[arg(long)]
+    pub(crate) step: CurateStep,
+    /// A file or folder that a source of a recipe can be
+    #[arg(long)]
+    pub(crate) input: PathBuf,
+    /// tokenizer.json, for --step tokenize; without it one is trained first
+    #[arg(long)]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// Replace a value of the recipe that reads the input
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Worker threads; 0 for all cores
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threads: usize,
+    /// Print the result as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum CurateStep {
+    /// Records out of archives and files
+    Read,
+    /// Main texts out of HTML pages
+    Extract,
+    /// Texts into token files
+    Tokenize,
 }
 
 #[derive(Clone, Copy, Debug, Args)]

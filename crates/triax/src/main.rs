@@ -28,6 +28,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Curate(arguments) => commands::curate::run(&arguments),
         Command::Tokenize(arguments) => commands::tokenize::run(&arguments),
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Generate(arguments) => commands::generate::run(&arguments),
@@ -41,6 +42,7 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Bench(Bench::Train(arguments)) => commands::bench_train::run(&arguments),
         Command::Bench(Bench::Gemm(arguments)) => commands::bench_gemm::run(&arguments),
+        Command::Bench(Bench::Curate(arguments)) => commands::bench_curate::run(&arguments),
         Command::Bench(Bench::Tokenize(arguments)) => commands::bench_tokenize::run(&arguments),
     }
 }

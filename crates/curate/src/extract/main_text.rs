@@ -1,6 +1,6 @@
 //! The algorithms that find a page's main text, behind one trait.
 
-use super::{Algorithm, Extract, Focus};
+use super::{Extract, Focus};
 use crate::step::Reason;
 use std::collections::HashSet;
 
@@ -17,14 +17,6 @@ pub trait Extractor: Send + Sync {
     /// # Errors
     /// The reason why there is no text.
     fn main_text(&self, html: &str, url: Option<&str>) -> Result<MainText, Reason>;
-}
-
-/// As the settings choose.
-pub(super) fn chosen(settings: &Extract) -> Box<dyn Extractor> {
-    match settings.with {
-        Algorithm::Trafilatura => Box::new(Trafilatura::new(settings)),
-        Algorithm::Justext => Box::new(JusText::new(settings)),
-    }
 }
 
 /// The crate `trafilatura`, a port of the Python program of that name, without its memory of earlier pages.
@@ -109,6 +101,7 @@ fn title(html: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Algorithm, extractor as chosen};
     use super::*;
 
     fn page() -> String {

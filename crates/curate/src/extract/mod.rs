@@ -14,7 +14,7 @@ mod worker;
 pub use encoding::{Decoded, decode};
 pub use main_text::{Extractor, JusText, MainText, Trafilatura};
 pub use mojibake::repair;
-pub use worker::Worker;
+pub use worker::{STACK, Worker};
 
 use crate::step::Reason;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,14 @@ impl Extract {
             );
         }
         Ok(())
+    }
+}
+
+/// The algorithm that the settings choose.
+pub fn extractor(settings: &Extract) -> Box<dyn Extractor> {
+    match settings.with {
+        Algorithm::Trafilatura => Box::new(Trafilatura::new(settings)),
+        Algorithm::Justext => Box::new(JusText::new(settings)),
     }
 }
 

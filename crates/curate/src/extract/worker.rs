@@ -1,6 +1,6 @@
 //! Extraction in a thread of its own, so that a page that takes for ever, or breaks the algorithm, costs that page.
 
-use super::{Extract, Extracted, Extractor, extract, main_text};
+use super::{Extract, Extracted, Extractor, extract, extractor};
 use crate::step::Reason;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The algorithms recurse with the tree; its depth is bounded, this is what it needs with room to spare. Pages of
 /// memory that are never touched cost nothing.
-const STACK: usize = 64 << 20;
+pub const STACK: usize = 64 << 20;
 
 /// One thread's way to extract.
 pub struct Worker {
@@ -30,7 +30,7 @@ struct Page {
 
 impl Worker {
     pub fn new(settings: &Extract) -> Self {
-        let extractor = Arc::from(main_text::chosen(settings));
+        let extractor = Arc::from(extractor(settings));
         Self { settings: Arc::new(settings.clone()), extractor, thread: None }
     }
 

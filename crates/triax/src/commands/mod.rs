@@ -1,8 +1,10 @@
 //! One file a subcommand; the demo has a folder of its own.
 
+pub(crate) mod bench_curate;
 pub(crate) mod bench_gemm;
 pub(crate) mod bench_tokenize;
 pub(crate) mod bench_train;
+pub(crate) mod curate;
 pub(crate) mod generate;
 pub(crate) mod hugging_face;
 pub(crate) mod tokenize;

@@ -1,0 +1,134 @@
+//! `triax curate`: a recipe carried out, its report, and a look at what was removed.
+
+use crate::arguments::{Curate, CurateAction, Inspect};
+use crate::console::{Progress, bytes, count, json_line};
+use crate::failure::{Context, Failure, with_causes};
+use crate::{files, interrupt};
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use triax_curate::pipeline::{self, Filtered, Manifest, Place, Totals};
+use triax_curate::{CurateError, Recipe, report};
+
+#[derive(Serialize)]
+struct Outcome<'a> {
+    out: &'a Path,
+    #[serde(flatten)]
+    totals: Totals,
+    seconds: f64,
+}
+
+pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
+    if let Some(CurateAction::Inspect(inspection)) = &arguments.action {
+        return inspect(inspection);
+    }
+    let (Some(recipe), Some(out)) = (&arguments.recipe, &arguments.out) else {
+        return Err(Failure::usage("a recipe and --out are needed").help("triax curate files --out curated"));
+    };
+    let mut recipe = Recipe::load(recipe, &arguments.overrides).map_err(|error| usage(&error))?;
+    if let Some(threads) = arguments.threads {
+        recipe.run.threads = threads;
+    }
+    if arguments.print {
+        print!("{}", recipe.to_toml());
+        return Ok(());
+    }
+    let place = Place::find(arguments.rank, arguments.world, |name| std::env::var(name).ok()).map_err(Failure::usage)?;
+    let begin = Instant::now();
+    let Some(manifest) = carry_out(&recipe, out, place, &*interrupt::flag()?)? else {
+        eprintln!("rank {} of {} is done; rank 0 writes the manifest", place.rank, place.world);
+        return Ok(());
+    };
+    tell(&manifest);
+    eprintln!("report: {}", out.join("report.html").display());
+    if !arguments.json {
+        return Ok(());
+    }
+    json_line(&Outcome { out, totals: manifest.totals, seconds: begin.elapsed().as_secs_f64() })
+}
+
+/// Runs the recipe with a bar, and writes the report beside the manifest. Ranks but the first have no manifest.
+pub(crate) fn carry_out(
+    recipe: &Recipe,
+    out: &Path,
+    place: Place,
+    stop: &AtomicBool,
+) -> Result<Option<Manifest>, Failure> {
+    let mut bar: Option<(usize, Progress)> = None;
+    let begin = Instant::now();
+    let manifest = pipeline::run(recipe, out, place, stop, &mut |progress| {
+        if bar.as_ref().is_none_or(|(phase, _)| *phase != progress.phase) {
+            let what = format!("curating {}/{}", progress.phase + 1, progress.phases);
+            bar = Some((progress.phase, Progress::new(what, progress.bytes_total)));
+        }
+        if let Some((_, bar)) = &mut bar {
+            bar.set(progress.bytes, || {
+                let removed = count(progress.removed as f64);
+                if progress.is_waiting {
+                    return format!("comparing documents, {removed} removed so far");
+                }
+                let speed = progress.bytes as f64 / begin.elapsed().as_secs_f64() / 1e6;
+                format!("{removed} removed, {speed:.1} MB/s")
+            });
+        }
+    })
+    .map_err(|error| match error {
+        CurateError::Recipe { .. } | CurateError::Source { .. } | CurateError::Step { .. } => usage(&error),
+        CurateError::Output { .. } => Failure::usage(with_causes(&error)),
+        _ => Failure::run(with_causes(&error)),
+    })?;
+    if let Some(manifest) = &manifest {
+        files::write_whole(&out.join("report.html"), report::html(manifest).as_bytes())?;
+    }
+    Ok(manifest)
+}
+
+fn usage(error: &CurateError) -> Failure {
+    Failure::usage(with_causes(error)).help("triax curate RECIPE --out DIR --print shows every key of a recipe")
+}
+
+fn tell(manifest: &Manifest) {
+    let totals = manifest.totals;
+    eprintln!(
+        "{} of {} documents kept, {} of text",
+        totals.kept,
+        totals.found + totals.made,
+        bytes(totals.kept_bytes as usize)
+    );
+    for step in &manifest.steps {
+        for (reason, removed) in &step.count.removed {
+            eprintln!("  {:>10}  {} · {reason}", removed.tally.documents, step.name);
+        }
+    }
+}
+
+fn inspect(arguments: &Inspect) -> Result<(), Failure> {
+    let wanted = Filtered {
+        step: arguments.step.clone(),
+        reason: arguments.reason.clone(),
+        source: arguments.source.clone(),
+    };
+    let (mut shown, mut failed) = (0, None);
+    pipeline::inspect(&arguments.folder, &wanted, &mut |removed| {
+        shown += 1;
+        if arguments.json {
+            if let Err(failure) = json_line(&removed) {
+                failed = Some(failure);
+                return ControlFlow::Break(());
+            }
+        } else {
+            let detail = removed.reason.detail.as_deref().unwrap_or_default();
+            let name = removed.document.url.as_ref().unwrap_or(&removed.document.id);
+            let excerpt: String = removed.document.text.chars().take(arguments.characters).collect();
+            println!("── {} · {} {detail}\n   {name}\n{excerpt}\n", removed.step, removed.reason.label);
+        }
+        if shown == arguments.limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .context(|| format!("cannot inspect {}", arguments.folder.display()))?;
+    if shown == 0 && failed.is_none() {
+        eprintln!("no removed document fits; its manifest.json lists steps and reasons");
+    }
+    failed.map_or(Ok(()), Err)
+}
