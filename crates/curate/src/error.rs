@@ -35,6 +35,9 @@ pub enum CurateError {
     Unbalanced { place: String, documents: u64, kept: u64, made: u64, removed: u64 },
 
     #[error(transparent)]
+    Global(#[from] crate::GlobalError),
+
+    #[error(transparent)]
     Data(#[from] triax_data::DataError),
 
     #[error("interrupted; the same command goes on from here")]

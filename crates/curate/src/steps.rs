@@ -2,7 +2,7 @@
 
 use crate::CurateError;
 use crate::document::Document;
-use crate::step::{Filter, FilterConfig, Scratch, StepContext, Verdict};
+use crate::step::{Filter, FilterConfig, Scratch, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// `kind = "length"`: bounds on the text.
@@ -22,7 +22,7 @@ impl Default for Length {
 }
 
 impl FilterConfig for Length {
-    fn build(self, _: &StepContext<'_>) -> Result<Box<dyn Filter>, CurateError> {
+    fn filter(self) -> Result<Box<dyn Filter>, CurateError> {
         if self.min_bytes > self.max_bytes {
             let message = format!("min_bytes {} is above max_bytes {}", self.min_bytes, self.max_bytes);
             return Err(CurateError::step("length", message));
@@ -54,7 +54,7 @@ impl Filter for Length {
 pub(crate) struct EmptyText {}
 
 impl FilterConfig for EmptyText {
-    fn build(self, _: &StepContext<'_>) -> Result<Box<dyn Filter>, CurateError> {
+    fn filter(self) -> Result<Box<dyn Filter>, CurateError> {
         Ok(Box::new(self))
     }
 }

@@ -5,6 +5,8 @@
 //! each page's three numbers divided by their sum, then summed over pages;  F1 = 2·P·R / (P + R)
 //! ```
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,7 +32,8 @@ fn score(pairs: &[(String, String)]) -> (f64, f64, f64) {
     for (truth, found) in pairs {
         let (truth, found) = (shingles(truth), shingles(found));
         let count = |shingles: &Shingles<'_>| shingles.values().sum::<u64>();
-        let common: u64 = truth.iter().map(|(key, number)| found.get(key).map_or(0, |other| *number.min(other))).sum();
+        let common: u64 =
+            truth.iter().map(|(key, number)| found.get(key).map_or(0, |other| *number.min(other))).sum();
         let parts = [common, count(&found) - common, count(&truth) - common];
         let whole: u64 = parts.iter().sum();
         for (sum, part) in sums.iter_mut().zip(parts) {
@@ -56,7 +59,8 @@ fn pages() -> Option<Vec<(String, Vec<u8>)>> {
         return None;
     };
     let folder = PathBuf::from(folder).join("extraction/articles");
-    let truth: Value = serde_json::from_reader(File::open(folder.join("ground-truth.json")).unwrap()).unwrap();
+    let truth: Value =
+        serde_json::from_reader(File::open(folder.join("ground-truth.json")).unwrap()).unwrap();
     let read = |(name, entry): (&String, &Value)| {
         let mut html = Vec::new();
         let file = File::open(folder.join(format!("html/{name}.html.gz"))).unwrap();
@@ -77,7 +81,9 @@ fn the_main_text_of_real_pages_is_found() {
     ] {
         let settings = Extract { with, focus, ..Extract::default() };
         let extractor = extractor(&settings);
-        let text = |html: &[u8]| extract(html, None, None, &settings, &*extractor).map_or(String::new(), |found| found.text);
+        let text = |html: &[u8]| {
+            extract(html, None, None, &settings, &*extractor).map_or(String::new(), |found| found.text)
+        };
         let work = |pages: &[(String, Vec<u8>)]| -> Vec<(String, String)> {
             pages.iter().map(|(truth, html)| (truth.clone(), text(html))).collect()
         };

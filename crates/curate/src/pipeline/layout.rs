@@ -10,7 +10,7 @@
 //!   work/phase-0/done/           markers, written last
 //!   work/phase-0/documents/      between phases
 //!   work/phase-0/rows/           for the global step that ends the phase
-//!   work/phase-0/decisions       and what it decided
+//!   work/phase-0/decisions/      and what it decided
 //! ```
 
 use crate::readers::Shard;
@@ -102,17 +102,13 @@ impl Layout {
         self.rows_folder(phase.number).join(format!("shard-{shard:05}"))
     }
 
-    pub(super) fn comparison(&self, phase: usize) -> PathBuf {
-        self.phase(phase).join("comparison")
-    }
-
     pub(super) fn decisions(&self, phase: usize) -> PathBuf {
         self.phase(phase).join("decisions")
     }
 
     /// Written after the decisions.
-    pub(super) fn decided(&self, phase: usize) -> PathBuf {
-        self.phase(phase).join("decided.json")
+    pub(super) fn resolution(&self, phase: usize) -> PathBuf {
+        self.phase(phase).join("resolution.json")
     }
 
     pub(super) fn removed(&self, step: &str, shard: u32) -> PathBuf {

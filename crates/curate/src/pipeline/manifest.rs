@@ -5,8 +5,8 @@ use super::layout::Phase;
 use super::shard::{Done, EXTRACT, READ};
 use super::statistics::{Statistics, StepCount, Tally};
 use crate::CurateError;
+use crate::global::Resolution;
 use crate::recipe::{Recipe, Step};
-use crate::step::Decided;
 use crate::writers::Written;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,9 +48,9 @@ pub struct StepSummary {
     pub kind: String,
     #[serde(flatten)]
     pub count: StepCount,
-    /// Of a global step: figures and sizes of what it compared.
+    /// Of a step over all documents: what it found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decided: Option<Decided>,
+    pub resolution: Option<Resolution>,
 }
 
 /// One source over all steps.
@@ -72,7 +72,7 @@ impl Manifest {
     pub(super) fn new(
         run: &Prepared<'_>,
         done: &[(&Phase, Vec<Done>)],
-        decided: &BTreeMap<usize, Decided>,
+        resolutions: &BTreeMap<usize, Resolution>,
     ) -> Result<Self, CurateError> {
         let recipe = run.recipe;
         let mut sources: Vec<SourceSummary> = recipe
@@ -120,7 +120,7 @@ impl Manifest {
             source.found = source.statistics.steps.get(READ).map_or(0, |read| read.entered.documents);
             source.kept.bytes = kept_bytes(recipe, &source.statistics);
         }
-        let steps = summaries(recipe, &whole, decided);
+        let steps = summaries(recipe, &whole, resolutions);
         let totals = Totals {
             found: sources.iter().map(|source| source.found).sum(),
             made: steps.iter().map(|step| step.count.made).sum(),
@@ -167,18 +167,21 @@ fn kept_bytes(recipe: &Recipe, statistics: &Statistics) -> u64 {
     kept(read) - extract.map_or(0, |step| step.entered.bytes) + kept(extract)
 }
 
-fn summaries(recipe: &Recipe, whole: &Statistics, decided: &BTreeMap<usize, Decided>) -> Vec<StepSummary> {
+fn summaries(
+    recipe: &Recipe,
+    whole: &Statistics,
+    resolutions: &BTreeMap<usize, Resolution>,
+) -> Vec<StepSummary> {
     let own = [READ, EXTRACT].into_iter().map(|name| (name, name, None));
-    let steps =
-        recipe.steps.iter().enumerate().map(|(index, Step { name, kind, .. })| {
-            (name.as_str(), kind.as_str(), decided.get(&index).cloned())
-        });
+    let steps = recipe.steps.iter().enumerate().map(|(index, Step { name, kind, .. })| {
+        (name.as_str(), kind.as_str(), resolutions.get(&index).cloned())
+    });
     own.chain(steps)
-        .map(|(name, kind, decided)| StepSummary {
+        .map(|(name, kind, resolution)| StepSummary {
             name: name.to_owned(),
             kind: kind.to_owned(),
             count: whole.steps.get(name).cloned().unwrap_or_default(),
-            decided,
+            resolution,
         })
         .collect()
 }

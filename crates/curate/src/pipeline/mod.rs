@@ -4,10 +4,9 @@
 //! ```text
 //! phase 0: every shard ──rows──▶ global step decides ──▶ phase 1: every shard ──…──▶ manifest
 //! ```
-//! Processes meet in the output folder only: a shard's marker says that it is done, `decided.json` that a global step
+//! Processes meet in the output folder only: a shard's marker says that it is done, `resolution.json` that a global step
 //! has decided.
 
-mod decisions;
 mod inspect;
 mod layout;
 mod manifest;
@@ -21,9 +20,10 @@ pub use place::Place;
 pub use statistics::{Profile, Removed, Sample, Statistics, StepCount, Tally};
 
 use crate::CurateError;
+use crate::document::Document;
+use crate::global::{Resolution, Standing};
 use crate::readers::{Shard, shards};
 use crate::recipe::{Built, Recipe};
-use crate::step::{Comparison, Decided};
 use layout::{Layout, Phase};
 use serde::{Deserialize, Serialize};
 use shard::{Done, Tools, run_shard, write_whole};
@@ -87,10 +87,27 @@ impl Prepared<'_> {
         sources.is_empty() || sources.contains(&self.recipe.sources[shard.source].name)
     }
 
-    fn decided(&self, phase: usize) -> Result<Decided, CurateError> {
-        let path = self.layout.decided(phase);
+    fn resolution(&self, phase: usize) -> Result<Resolution, CurateError> {
+        let path = self.layout.resolution(phase);
         let bytes = std::fs::read(&path).map_err(|error| CurateError::io("read", &path, error))?;
         serde_json::from_slice(&bytes).map_err(|error| CurateError::damaged(&path, error))
+    }
+
+    /// How good a document is among its copies.
+    fn standing(&self, step: usize, shard: &Shard, document: &Document) -> Standing {
+        let own = self.recipe.sources[shard.source].priority;
+        let mut better: Vec<u16> = self
+            .recipe
+            .sources
+            .iter()
+            .map(|source| source.priority)
+            .filter(|priority| *priority > own)
+            .collect();
+        better.sort_unstable();
+        better.dedup();
+        let quality =
+            document.metadata.get(&self.recipe.steps[step].quality).and_then(serde_json::Value::as_f64);
+        Standing::new(better.len() as u16, quality.map_or(0.0, |quality| quality as f32))
     }
 
     /// What a shard has to read in a phase.
@@ -222,7 +239,7 @@ fn run_phase(
     place: Place,
     observer: Observer<'_>,
 ) -> Result<(), CurateError> {
-    if phase.after.is_some_and(|_| run.layout.decided(phase.number).exists()) {
+    if phase.after.is_some_and(|_| run.layout.resolution(phase.number).exists()) {
         return Ok(());
     }
     let own: Vec<&Shard> = run.shards.iter().filter(|shard| place.has(shard.number)).collect();
@@ -276,7 +293,7 @@ fn run_phase(
         }
         Ok(())
     } else if phase.after.is_some() {
-        wait(&[run.layout.decided(phase.number)], observer)
+        wait(&[run.layout.resolution(phase.number)], observer)
     } else {
         Ok(())
     }
@@ -317,19 +334,16 @@ fn decide(run: &Prepared<'_>, phase: &Phase, step: usize) -> Result<(), CurateEr
     let Built::Global(global) = &run.steps[step] else {
         unreachable!("a phase ends with a global step");
     };
-    let workspace = layout.comparison(phase.number);
-    remove_folder(&workspace)?;
-    std::fs::create_dir_all(&workspace).map_err(|error| CurateError::io("create", &workspace, error))?;
+    let out = layout.decisions(phase.number);
+    remove_folder(&out)?;
+    create_folder(&out)?;
     let rows: Vec<PathBuf> = run.shards.iter().map(|shard| layout.rows(phase, shard.number)).collect();
-    let decided = global.decide(&Comparison {
-        rows: &rows,
-        workspace: &workspace,
-        decisions: &layout.decisions(phase.number),
-        memory: run.recipe.run.memory_mb * 1_000_000,
-        threads: run.threads,
-    })?;
-    remove_folder(&workspace)?;
-    write_whole(&layout.decided(phase.number), &serde_json::to_vec(&decided).expect("figures are JSON"))
+    let resolution = global.resolve(&rows, &out, run.recipe.run.memory_mb * 1_000_000)?;
+    write_whole(&layout.resolution(phase.number), &serde_json::to_vec(&resolution).expect("figures are JSON"))
+}
+
+fn create_folder(path: &Path) -> Result<(), CurateError> {
+    std::fs::create_dir_all(path).map_err(|error| CurateError::io("create", path, error))
 }
 
 fn remove_folder(path: &Path) -> Result<(), CurateError> {
@@ -343,7 +357,7 @@ fn remove_folder(path: &Path) -> Result<(), CurateError> {
 
 /// The manifest out of all markers.
 fn account(run: &Prepared<'_>) -> Result<Manifest, CurateError> {
-    let (mut all, mut decided) = (Vec::new(), BTreeMap::new());
+    let (mut all, mut resolutions) = (Vec::new(), BTreeMap::new());
     for phase in &run.phases {
         let mut done: Vec<Done> = Vec::new();
         for shard in &run.shards {
@@ -355,10 +369,10 @@ fn account(run: &Prepared<'_>) -> Result<Manifest, CurateError> {
         }
         all.push((phase, done));
         if let Some(step) = phase.after {
-            decided.insert(step, run.decided(phase.number)?);
+            resolutions.insert(step, run.resolution(phase.number)?);
         }
     }
-    Manifest::new(run, &all, &decided)
+    Manifest::new(run, &all, &resolutions)
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@
 //! The done-marker is written last; what has one is never done again.
 
 use super::Prepared;
-use super::decisions::{Decisions, number};
 use super::layout::Phase;
 use super::statistics::Statistics;
 use crate::CurateError;
 use crate::document::Document;
 use crate::extract::Worker;
+use crate::global::{Collect, Decide, Decision};
 use crate::readers::{Record, Shard, read};
 use crate::recipe::Built;
 use crate::step::{Reason, Scratch, Verdict};
@@ -53,6 +53,14 @@ impl Tools {
     pub(super) fn new(run: &Prepared<'_>) -> Self {
         Self { extraction: Worker::new(&run.recipe.extract), scratch: Scratch::default() }
     }
+}
+
+/// Bits of a document's number that count within a shard.
+const PLACE: u32 = 40;
+
+/// The number of a shard's document: it rises through the corpus.
+const fn number(shard: u32, place: u64) -> u64 {
+    (shard as u64) << PLACE | place
 }
 
 /// A removed document as a line of `removed/`.
@@ -120,9 +128,8 @@ struct Pass<'a> {
     documents: DocumentFile,
     /// By step; made when the first document is removed.
     removed: BTreeMap<String, LinesFile>,
-    rows: Option<AtomicFile>,
-    row_buffer: Vec<u8>,
-    decisions: Option<Decisions>,
+    rows: Option<Box<dyn Collect>>,
+    decisions: Option<Box<dyn Decide>>,
     /// Documents that came in and went out.
     came: u64,
     kept: u64,
@@ -136,28 +143,38 @@ impl<'a> Pass<'a> {
         shard: &'a Shard,
         tools: &'a mut Tools,
     ) -> Result<Self, CurateError> {
+        let global = |step: usize| match &run.steps[step] {
+            Built::Global(step) => step,
+            Built::Local(_) => unreachable!("phases begin and end with global steps"),
+        };
         let decisions = match &phase.before {
-            None => None,
-            Some(before) => {
-                let payload = run.decided(before.phase)?.payload;
-                Some(Decisions::open(&run.layout.decisions(before.phase), payload, shard.number)?)
+            Some(before) if run.concerns(before.step, shard) => {
+                let folder = run.layout.decisions(before.phase);
+                Some(global(before.step).decide(&folder, number(shard.number, 0))?)
             }
+            _ => None,
+        };
+        let rows = match phase.after {
+            Some(step) => {
+                let folder = run.layout.rows(phase, shard.number);
+                super::remove_folder(&folder)?;
+                super::create_folder(&folder)?;
+                let memory = run.recipe.run.memory_mb * 1_000_000 / run.threads;
+                Some(global(step).collect(&folder, memory)?)
+            }
+            None => None,
         };
         let path = run.layout.documents(phase, shard, run.recipe);
         let output = if phase.after.is_none() { run.recipe.output.clone() } else { between() };
         Ok(Self {
             documents: DocumentFile::create(&path, &output)?,
-            rows: match phase.after {
-                Some(_) => Some(AtomicFile::create(&run.layout.rows(phase, shard.number))?),
-                None => None,
-            },
+            rows,
             run,
             phase,
             shard,
             tools,
             statistics: Statistics::default(),
             removed: BTreeMap::new(),
-            row_buffer: Vec::new(),
             decisions,
             came: 0,
             kept: 0,
@@ -197,7 +214,7 @@ impl<'a> Pass<'a> {
                 read.entered.add(&document);
                 read.kept.add(&document);
                 self.statistics.before.add(&document);
-                self.steps(document, 0)
+                self.steps(document)
             }
             Record::Page { mut document, html, charset } => {
                 let read = self.statistics.step(READ);
@@ -217,7 +234,7 @@ impl<'a> Pass<'a> {
                         document.metadata.insert("encoding".into(), found.encoding.into());
                         self.statistics.step(EXTRACT).kept.add(&document);
                         self.statistics.before.add(&document);
-                        self.steps(document, 0)
+                        self.steps(document)
                     }
                     Err(reason) => self.remove(EXTRACT, &document, &reason),
                 }
@@ -259,32 +276,44 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Applies the decisions of the global step that the phase begins with.
+    /// Applies what the global step has decided that the phase begins with.
     fn decided(&mut self, mut document: Document, number: u64) -> Result<(), CurateError> {
         let (Some(before), Some(decisions)) = (&self.phase.before, &mut self.decisions) else {
-            return self.steps(document, 0);
+            return self.steps(document);
         };
-        let run = self.run;
-        let Built::Global(step) = &run.steps[before.step] else {
-            unreachable!("a phase begins with a global step");
-        };
-        let name = &run.recipe.steps[before.step].name;
+        let name = &self.run.recipe.steps[before.step].name;
         let count = self.statistics.step(name);
         count.entered.add(&document);
         let length = document.text.len();
-        let verdict = match decisions.of(number)? {
-            Some(found) if run.concerns(before.step, self.shard) => {
-                step.apply(found, &mut document, &mut self.tools.scratch)
+        match decisions.decide(number, &mut document)? {
+            Decision::Keep => {
+                count.kept.add(&document);
+                count.edited += u64::from(document.text.len() != length);
+                self.steps(document)
             }
-            _ => Verdict::Keep,
-        };
-        self.follow(name, document, length, verdict, 0)
+            Decision::Remove(reason) => self.remove(name, &document, &reason),
+            Decision::Split(texts) if texts.is_empty() => {
+                self.remove(name, &document, &Reason::new("nothing_left"))
+            }
+            Decision::Split(texts) => {
+                let made = texts.len() as u64 - 1;
+                self.made += made;
+                count.made += made;
+                count.edited += 1;
+                for (piece, text) in texts.into_iter().enumerate() {
+                    let piece = Document { id: format!("{}/{piece}", document.id), text, ..document.clone() };
+                    self.statistics.step(name).kept.add(&piece);
+                    self.steps(piece)?;
+                }
+                Ok(())
+            }
+        }
     }
 
-    /// The local steps of the phase from `first` on.
-    fn steps(&mut self, mut document: Document, first: usize) -> Result<(), CurateError> {
+    /// The local steps of the phase.
+    fn steps(&mut self, mut document: Document) -> Result<(), CurateError> {
         let (run, phase) = (self.run, self.phase);
-        for (place, &index) in phase.steps.iter().enumerate().skip(first) {
+        for &index in &phase.steps {
             let Built::Local(step) = &run.steps[index] else {
                 unreachable!("global steps end phases");
             };
@@ -300,58 +329,17 @@ impl<'a> Pass<'a> {
                     count.kept.add(&document);
                     count.edited += u64::from(document.text.len() != length);
                 }
-                verdict => return self.follow(name, document, length, verdict, place + 1),
+                Verdict::Remove(reason) => return self.remove(name, &document, &reason),
             }
         }
         self.keep(&document)
     }
 
-    /// Does what a step says, and goes on with the local step `next`.
-    fn follow(
-        &mut self,
-        name: &str,
-        document: Document,
-        length: usize,
-        verdict: Verdict,
-        next: usize,
-    ) -> Result<(), CurateError> {
-        match verdict {
-            Verdict::Remove(reason) => self.remove(name, &document, &reason),
-            Verdict::Keep => {
-                let count = self.statistics.step(name);
-                count.kept.add(&document);
-                count.edited += u64::from(document.text.len() != length);
-                self.steps(document, next)
-            }
-            Verdict::Split(texts) => {
-                if texts.is_empty() {
-                    return self.remove(name, &document, &Reason::new("nothing_left"));
-                }
-                let made = texts.len() as u64 - 1;
-                self.made += made;
-                let count = self.statistics.step(name);
-                count.made += made;
-                count.edited += 1;
-                for (piece, text) in texts.into_iter().enumerate() {
-                    let piece = Document { id: format!("{}/{piece}", document.id), text, ..document.clone() };
-                    self.statistics.step(name).kept.add(&piece);
-                    self.steps(piece, next)?;
-                }
-                Ok(())
-            }
-        }
-    }
-
     fn keep(&mut self, document: &Document) -> Result<(), CurateError> {
-        if let (Some(step), Some(file)) = (self.phase.after, &mut self.rows) {
+        if let (Some(step), Some(rows)) = (self.phase.after, &mut self.rows) {
             if self.run.concerns(step, self.shard) {
-                let Built::Global(step) = &self.run.steps[step] else {
-                    unreachable!("a phase ends with a global step");
-                };
-                self.row_buffer.clear();
-                let number = number(self.shard.number, self.kept);
-                step.rows(number, document, &mut self.tools.scratch, &mut self.row_buffer);
-                file.write(&self.row_buffer)?;
+                let standing = self.run.standing(step, self.shard, document);
+                rows.see(number(self.shard.number, self.kept), standing, document)?;
             }
         } else {
             self.statistics.after.add(document);
@@ -390,7 +378,7 @@ impl<'a> Pass<'a> {
             removed.push(Written { path, ..written });
         }
         if let Some(rows) = self.rows.take() {
-            rows.commit()?;
+            rows.finish()?;
         }
         let gone: u64 = removed.iter().map(|written| written.documents).sum();
         if self.came + self.made != documents.documents + gone {

@@ -124,7 +124,12 @@ pub struct Profile {
     pub languages: BTreeMap<String, u64>,
     /// By host of the address. Only the most frequent of each shard are kept apart, the rest is under "".
     pub domains: BTreeMap<String, u64>,
+    /// By metadata field of a step over all documents: how many texts stand for how many copies.
+    pub copies: BTreeMap<String, BTreeMap<u64, u64>>,
 }
+
+/// How a metadata field ends that says for how many copies a document stands.
+const COPIES: &str = "_size";
 
 /// Domains of a shard that are counted apart, while counting and afterwards.
 const DOMAINS: usize = 100_000;
@@ -135,6 +140,11 @@ impl Profile {
         *self.lengths.entry((document.text.len() as u64).max(1).ilog2()).or_default() += 1;
         if let Some(language) = document.metadata.get("language").and_then(|value| value.as_str()) {
             *self.languages.entry(language.chars().take(20).collect()).or_default() += 1;
+        }
+        for (field, value) in document.metadata.iter().filter(|(field, _)| field.ends_with(COPIES)) {
+            if let Some(size) = value.as_u64() {
+                *self.copies.entry(field.clone()).or_default().entry(size).or_default() += 1;
+            }
         }
         if let Some(host) = document.url.as_deref().and_then(host) {
             let known = self.domains.len() < DOMAINS || self.domains.contains_key(host);
@@ -156,6 +166,10 @@ impl Profile {
 
     pub(crate) fn merge(&mut self, other: &Self) {
         other.lengths.iter().for_each(|(length, count)| *self.lengths.entry(*length).or_default() += count);
+        for (field, sizes) in &other.copies {
+            let own = self.copies.entry(field.clone()).or_default();
+            sizes.iter().for_each(|(size, count)| *own.entry(*size).or_default() += count);
+        }
         for (own, other) in [(&mut self.languages, &other.languages), (&mut self.domains, &other.domains)] {
             other.iter().for_each(|(name, count)| *own.entry(name.clone()).or_default() += count);
         }

@@ -2,46 +2,80 @@
 
 use super::*;
 use crate::document::Document;
+use crate::global::{Collect, Decide, Decision, GlobalError, GlobalStep};
 use crate::recipe::Step;
-use crate::step::{Filter, GlobalStep, Scratch, Verdict};
+use crate::step::{Filter, Scratch, Verdict};
 use std::fmt::Write as _;
 
-/// Removes all but the first of equal texts: the smallest global step.
+/// Removes all but the first of equal texts, and splits what is left at `|`: the smallest global step.
 struct Twins;
+
+/// A row a document: hash and number.
+struct Rows {
+    path: PathBuf,
+    rows: Vec<u8>,
+}
+
+/// Numbers of the later twins, and the place of the next.
+struct Later {
+    numbers: Vec<u64>,
+}
 
 impl GlobalStep for Twins {
     fn name(&self) -> &'static str {
         "twins"
     }
 
-    fn rows(&self, number: u64, document: &Document, _: &mut Scratch, rows: &mut Vec<u8>) {
-        rows.extend_from_slice(&blake3::hash(document.text.as_bytes()).as_bytes()[..8]);
-        rows.extend_from_slice(&number.to_le_bytes());
+    fn collect(&self, folder: &Path, _: usize) -> Result<Box<dyn Collect>, GlobalError> {
+        Ok(Box::new(Rows { path: folder.join("rows"), rows: Vec::new() }))
     }
 
-    fn decide(&self, comparison: &Comparison<'_>) -> Result<Decided, CurateError> {
+    fn resolve(&self, shards: &[PathBuf], out: &Path, _: usize) -> Result<Resolution, GlobalError> {
         let mut rows: Vec<(u64, u64)> = Vec::new();
-        for path in comparison.rows {
+        for folder in shards {
             let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
-            rows.extend(
-                std::fs::read(path).unwrap().chunks(16).map(|row| (word(&row[..8]), word(&row[8..]))),
-            );
+            let bytes = std::fs::read(folder.join("rows")).unwrap();
+            rows.extend(bytes.chunks(16).map(|row| (word(&row[..8]), word(&row[8..]))));
         }
         rows.sort_unstable();
         let twins = rows.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1);
-        let mut numbers: Vec<u64> = twins.collect();
-        numbers.sort_unstable();
-        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        write_whole(comparison.decisions, &bytes)?;
-        Ok(Decided { figures: [("twins".to_owned(), numbers.len() as u64)].into(), ..Decided::default() })
+        let numbers: Vec<u64> = twins.collect();
+        std::fs::write(out.join("twins"), serde_json::to_vec(&numbers).unwrap()).unwrap();
+        Ok([("twins".to_owned(), numbers.len().into())].into_iter().collect())
     }
 
-    fn apply(&self, _: &[u8], _: &mut Document, _: &mut Scratch) -> Verdict {
-        Verdict::remove("twin")
+    fn decide(&self, out: &Path, _: u64) -> Result<Box<dyn Decide>, GlobalError> {
+        let bytes = std::fs::read(out.join("twins")).unwrap();
+        Ok(Box::new(Later { numbers: serde_json::from_slice(&bytes).unwrap() }))
     }
 }
 
-/// Splits at `|`, removes what says so, and sets a flag when it has seen enough.
+impl Collect for Rows {
+    fn see(&mut self, number: u64, _: Standing, document: &Document) -> Result<(), GlobalError> {
+        self.rows.extend_from_slice(&blake3::hash(document.text.as_bytes()).as_bytes()[..8]);
+        self.rows.extend_from_slice(&number.to_le_bytes());
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), GlobalError> {
+        std::fs::write(self.path, self.rows).unwrap();
+        Ok(())
+    }
+}
+
+impl Decide for Later {
+    fn decide(&mut self, number: u64, document: &mut Document) -> Result<Decision, GlobalError> {
+        if self.numbers.contains(&number) {
+            return Ok(Decision::Remove(crate::Reason::new("twin")));
+        }
+        if document.text.contains('|') {
+            return Ok(Decision::Split(document.text.split('|').map(str::to_owned).collect()));
+        }
+        Ok(Decision::Keep)
+    }
+}
+
+/// Removes what says so, and sets a flag when it has seen enough.
 struct Picky<'a> {
     stop: &'static AtomicBool,
     left: &'a AtomicU64,
@@ -58,9 +92,6 @@ impl Filter for Picky<'_> {
         }
         if document.text.contains("bad") {
             return Verdict::remove_measured("bad_word", "bad");
-        }
-        if document.text.contains('|') {
-            return Verdict::Split(document.text.split('|').map(str::to_owned).collect());
         }
         Verdict::Keep
     }
@@ -100,6 +131,7 @@ fn inputs(more: &str) -> Inputs {
             name: name.into(),
             kind: name.into(),
             sources: Vec::new(),
+            quality: String::new(),
             settings: toml::Table::new(),
         });
     }
@@ -176,10 +208,10 @@ fn every_document_is_accounted_for() {
     };
     assert_eq!(removed("read", "bad_json"), 3);
     assert_eq!(removed("picky", "bad_word"), 60);
-    // Seven texts stay of sixty, and of each "first half" the first.
-    assert_eq!(removed("twins", "twin"), 60 - 7 + 40);
+    // Seven texts stay of sixty.
+    assert_eq!(removed("twins", "twin"), 60 - 7);
     let twins = manifest.steps.iter().find(|step| step.name == "twins").unwrap();
-    assert_eq!(twins.decided.as_ref().unwrap().figures["twins"], 93);
+    assert_eq!(twins.resolution.as_ref().unwrap()["twins"], 53);
     assert_eq!(kept(&out, &manifest).len() as u64, manifest.totals.kept);
     let json = std::fs::read(out.join("manifest.json")).unwrap();
     assert_eq!(serde_json::from_slice::<Manifest>(&json).unwrap(), manifest);

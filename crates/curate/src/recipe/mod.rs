@@ -17,7 +17,6 @@ mod registry;
 use crate::CurateError;
 use crate::extract::Extract;
 use crate::readers::Limits;
-use crate::step::StepContext;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -111,6 +110,10 @@ pub struct Step {
     pub kind: String,
     /// Names of the sources it applies to; empty for all.
     pub sources: Vec<String>,
+    /// Of a step over all documents: the metadata field with a number by which, after the priority of its source, the
+    /// best of several copies is found; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub quality: String,
     #[serde(flatten)]
     pub settings: Table,
 }
@@ -279,15 +282,12 @@ impl Recipe {
     /// # Errors
     /// When settings contradict each other, or a file they name cannot be used.
     pub fn build(&self) -> Result<Vec<Built>, CurateError> {
-        let sources: Vec<(String, u16)> =
-            self.sources.iter().map(|source| (source.name.clone(), source.priority)).collect();
-        let context = StepContext { sources: &sources };
         self.steps
             .iter()
             .map(|step| {
                 let kind =
                     Kind::find(&step.kind).map_err(|message| CurateError::step(&step.name, message))?;
-                kind.build(step.settings.clone(), &context).map_err(|error| match error {
+                kind.build(step.settings.clone()).map_err(|error| match error {
                     CurateError::Step { message, .. } => CurateError::step(&step.name, message),
                     other => other,
                 })
@@ -378,11 +378,18 @@ fn step(mut item: Table, place: usize, earlier: &[Step]) -> Result<Step, String>
             .map_err(|_| format!("`step.{name}.sources` must be a list of names of sources"))?,
     };
     let known = Kind::find(&kind).map_err(|message| format!("step {place}: {message}"))?;
+    let quality = match if known.is_global { item.remove("quality") } else { None } {
+        None => String::new(),
+        Some(Value::String(field)) => field,
+        Some(other) => {
+            return Err(format!("`step.{name}.quality` must be a string, not {}", other.type_str()));
+        }
+    };
     let settings = (known.complete)(item).map_err(|error| {
         let message = keys::explain(&format!("step.{name}."), &error);
         if message.starts_with("unknown key") { message } else { format!("`step.{name}`: {message}") }
     })?;
-    Ok(Step { name, kind, sources, settings })
+    Ok(Step { name, kind, sources, quality, settings })
 }
 
 fn kinds_list() -> String {

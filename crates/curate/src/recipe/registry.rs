@@ -2,17 +2,21 @@
 
 use super::keys;
 use crate::CurateError;
-use crate::step::{Filter, FilterConfig, GlobalConfig, GlobalStep, StepContext};
+use crate::global::GlobalStep;
+use crate::step::{Filter, FilterConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::Table;
 
 /// The whole table: `kind` of a step, and the type of its settings.
 static KINDS: &[Kind] = &[
-    // Local steps.
+    // Steps over one document at a time.
     local::<crate::steps::Length>("length"),
     local::<crate::steps::EmptyText>("empty_text"),
-    // Global steps.
+    // Steps over all documents.
+    global::<crate::ExactDedup>("exact_dedup"),
+    global::<crate::LineDedup>("line_dedup"),
+    global::<crate::MinHashDedup>("minhash_dedup"),
 ];
 
 /// A step that can be run.
@@ -23,19 +27,20 @@ pub enum Built {
 
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
+    pub(crate) is_global: bool,
     /// Checks settings and writes out their defaults.
     pub(crate) complete: fn(Table) -> Result<Table, toml::de::Error>,
-    build: fn(Table, &StepContext<'_>) -> Result<Built, CurateError>,
+    build: fn(Table) -> Result<Built, CurateError>,
 }
 
 const fn local<C: FilterConfig + Serialize + DeserializeOwned>(name: &'static str) -> Kind {
-    Kind { name, complete: complete::<C>, build: build_local::<C> }
+    let build = |settings| Ok(Built::Local(read::<C>(settings)?.filter()?));
+    Kind { name, is_global: false, complete: complete::<C>, build }
 }
 
-/// As [`local`], for a step that compares documents.
-#[allow(dead_code, reason = "lines of the table use it")]
-const fn global<C: GlobalConfig + Serialize + DeserializeOwned>(name: &'static str) -> Kind {
-    Kind { name, complete: complete::<C>, build: build_global::<C> }
+const fn global<C: GlobalStep + Serialize + DeserializeOwned + 'static>(name: &'static str) -> Kind {
+    let build = |settings| Ok(Built::Global(Box::new(read::<C>(settings)?)));
+    Kind { name, is_global: true, complete: complete::<C>, build }
 }
 
 fn complete<C: Serialize + DeserializeOwned>(settings: Table) -> Result<Table, toml::de::Error> {
@@ -47,20 +52,6 @@ fn read<C: DeserializeOwned>(settings: Table) -> Result<C, CurateError> {
     settings.try_into().map_err(|error| CurateError::step("settings", error))
 }
 
-fn build_local<C: FilterConfig + DeserializeOwned>(
-    settings: Table,
-    context: &StepContext<'_>,
-) -> Result<Built, CurateError> {
-    Ok(Built::Local(read::<C>(settings)?.build(context)?))
-}
-
-fn build_global<C: GlobalConfig + DeserializeOwned>(
-    settings: Table,
-    context: &StepContext<'_>,
-) -> Result<Built, CurateError> {
-    Ok(Built::Global(read::<C>(settings)?.build(context)?))
-}
-
 impl Kind {
     pub(crate) fn find(name: &str) -> Result<&'static Self, String> {
         KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
@@ -69,8 +60,8 @@ impl Kind {
         })
     }
 
-    pub(crate) fn build(&self, settings: Table, context: &StepContext<'_>) -> Result<Built, CurateError> {
-        (self.build)(settings, context)
+    pub(crate) fn build(&self, settings: Table) -> Result<Built, CurateError> {
+        (self.build)(settings)
     }
 }
 

@@ -27,7 +27,7 @@ pub fn html(manifest: &Manifest) -> String {
     samples(&mut page, manifest);
     shape(&mut page, &before, &after);
     frequencies(&mut page, &before, &after);
-    duplicates(&mut page, manifest);
+    compared(&mut page, manifest, &after);
     let recipe = serde_json::to_string_pretty(&manifest.recipe).unwrap_or_default();
     let _ = write!(
         page,
@@ -249,25 +249,35 @@ fn table(
     page.push_str("</table></div>");
 }
 
-fn duplicates(page: &mut String, manifest: &Manifest) {
-    let compared = |step: &StepSummary| step.decided.clone().map(|decided| (step.name.clone(), decided));
-    let compared: Vec<_> = manifest.steps.iter().filter_map(compared).collect();
-    if compared.is_empty() {
+fn compared(page: &mut String, manifest: &Manifest, after: &Profile) {
+    let steps = manifest.steps.iter().filter(|step| step.resolution.is_some()).collect::<Vec<_>>();
+    if steps.is_empty() {
         return;
     }
-    page.push_str("<section><h2>Compared with each other</h2>");
-    for (name, decided) in compared {
-        let _ = write!(page, "<h3>{}</h3><table>", escape(&name));
-        for (figure, value) in &decided.figures {
+    page.push_str(
+        "<section><h2>Compared with each other</h2><p class=soft>What steps over all documents found.</p>",
+    );
+    for StepSummary { name, resolution, .. } in steps {
+        let _ = write!(page, "<h3>{}</h3><table>", escape(name));
+        for (figure, value) in resolution.iter().flatten() {
+            let value = value.as_u64().map_or_else(|| value.to_string(), grouped);
             let _ = write!(
                 page,
                 "<tr><td>{}</td><td>{}</td></tr>",
                 escape(&figure.replace('_', " ")),
-                grouped(*value)
+                escape(&value)
             );
         }
         page.push_str("</table>");
-        page.push_str(&plot::sizes(&decided.sizes).unwrap_or_default());
+    }
+    for (name, sizes) in &after.copies {
+        if let Some(svg) = plot::sizes(sizes) {
+            let _ = write!(
+                page,
+                "<h3>{}</h3><p class=soft>Documents kept that stand for several, by how many.</p>{svg}",
+                escape(&name.replace('_', " "))
+            );
+        }
     }
     page.push_str("</section>");
 }
@@ -315,7 +325,6 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::pipeline::{Removed, SourceSummary, Statistics, Tally, Totals};
-    use crate::step::Decided;
 
     fn manifest() -> Manifest {
         let sample =
@@ -331,6 +340,7 @@ mod tests {
             Statistics { steps: [("length".to_owned(), count.clone())].into(), ..Statistics::default() };
         statistics.before.lengths = [(3, 10)].into();
         statistics.before.domains = [("host".to_owned(), 10)].into();
+        statistics.after.copies = [("cluster_size".to_owned(), [(2, 5), (9, 1)].into())].into();
         let source = |name: &str| SourceSummary {
             name: name.into(),
             weight: 1.0,
@@ -340,8 +350,7 @@ mod tests {
             files: Vec::new(),
             removed_files: Vec::new(),
         };
-        let decided =
-            Decided { sizes: [(2, 5), (9, 1)].into(), figures: [("pairs".to_owned(), 7)].into(), payload: 0 };
+        let resolution = [("pairs".to_owned(), 7.into())].into_iter().collect();
         Manifest {
             version: 1,
             name: "x & y".into(),
@@ -352,7 +361,7 @@ mod tests {
                 name: "length".into(),
                 kind: "length".into(),
                 count,
-                decided: Some(decided),
+                resolution: Some(resolution),
             }],
             sources: vec![source("a"), source("b")],
             ignored_files: 0,

@@ -142,8 +142,9 @@ fn tokenize(arguments: &BenchCurate, threads: usize) -> Result<Outcome, Failure>
     let mut measure = || -> Result<(), Failure> {
         for _ in 0..RUNS {
             let begin = Instant::now();
-            let made = triax_data::tokenize(&inputs, &tokenizer, &folder.join("tokens"), &reading, threads, |_| ())
-                .map_err(fault)?;
+            let made =
+                triax_data::tokenize(&inputs, &tokenizer, &folder.join("tokens"), &reading, threads, |_| ())
+                    .map_err(fault)?;
             let seconds = begin.elapsed().as_secs_f64();
             if best.is_none_or(|best| seconds < best.seconds) {
                 let (documents, bytes) = (made.documents, made.text_bytes);

@@ -35,7 +35,8 @@ pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
         print!("{}", recipe.to_toml());
         return Ok(());
     }
-    let place = Place::find(arguments.rank, arguments.world, |name| std::env::var(name).ok()).map_err(Failure::usage)?;
+    let place = Place::find(arguments.rank, arguments.world, |name| std::env::var(name).ok())
+        .map_err(Failure::usage)?;
     let begin = Instant::now();
     let Some(manifest) = carry_out(&recipe, out, place, &*interrupt::flag()?)? else {
         eprintln!("rank {} of {} is done; rank 0 writes the manifest", place.rank, place.world);
@@ -86,7 +87,8 @@ pub(crate) fn carry_out(
 }
 
 fn usage(error: &CurateError) -> Failure {
-    Failure::usage(with_causes(error)).help("triax curate RECIPE --out DIR --print shows every key of a recipe")
+    Failure::usage(with_causes(error))
+        .help("triax curate RECIPE --out DIR --print shows every key of a recipe")
 }
 
 fn tell(manifest: &Manifest) {
