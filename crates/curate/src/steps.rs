@@ -1,39 +1,39 @@
-//! Two steps that need nothing but the text: bounds on its length, and no text at all.
+//! A step that needs nothing but the number of bytes.
 
 use crate::CurateError;
 use crate::document::Document;
 use crate::step::{Filter, FilterConfig, Scratch, Verdict};
 use serde::{Deserialize, Serialize};
 
-/// `kind = "length"`: bounds on the text.
+/// `kind = "size"`: bounds on the text.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Length {
+pub(crate) struct Size {
     /// Fewest bytes of UTF-8.
     pub min_bytes: usize,
     /// Most bytes of UTF-8.
     pub max_bytes: usize,
 }
 
-impl Default for Length {
+impl Default for Size {
     fn default() -> Self {
         Self { min_bytes: 1, max_bytes: 1 << 24 }
     }
 }
 
-impl FilterConfig for Length {
+impl FilterConfig for Size {
     fn filter(self) -> Result<Box<dyn Filter>, CurateError> {
         if self.min_bytes > self.max_bytes {
             let message = format!("min_bytes {} is above max_bytes {}", self.min_bytes, self.max_bytes);
-            return Err(CurateError::step("length", message));
+            return Err(CurateError::step("size", message));
         }
         Ok(Box::new(self))
     }
 }
 
-impl Filter for Length {
+impl Filter for Size {
     fn name(&self) -> &'static str {
-        "length"
+        "size"
     }
 
     fn apply(&self, document: &mut Document, _: &mut Scratch) -> Verdict {
@@ -45,26 +45,5 @@ impl Filter for Length {
         } else {
             Verdict::Keep
         }
-    }
-}
-
-/// `kind = "empty_text"`: removes texts of white space only.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct EmptyText {}
-
-impl FilterConfig for EmptyText {
-    fn filter(self) -> Result<Box<dyn Filter>, CurateError> {
-        Ok(Box::new(self))
-    }
-}
-
-impl Filter for EmptyText {
-    fn name(&self) -> &'static str {
-        "empty_text"
-    }
-
-    fn apply(&self, document: &mut Document, _: &mut Scratch) -> Verdict {
-        if document.text.trim().is_empty() { Verdict::remove("empty") } else { Verdict::Keep }
     }
 }

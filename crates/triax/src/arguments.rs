@@ -62,7 +62,7 @@ pub(crate) struct Curate {
     /// A recipe (TOML), or the name of a ready one: crawl-en, crawl-zh, files, mt-nlg
     #[arg(required = true)]
     pub(crate) recipe: Option<PathBuf>,
-    /// Replace a value of the recipe: --set source.crawl.paths='["a.warc.gz"]' --set step.length.min_bytes=9
+    /// Replace a value of the recipe: --set source.crawl.paths='["a.warc.gz"]' --set step.size.min_bytes=9
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
     /// Where everything goes: a new folder, or one to go on in

@@ -16,6 +16,8 @@ use crate::python;
 const REQUIREMENTS: &str = "bench/peers/requirements.txt";
 const TORCH: &str = "bench/peers/torch_gpt.py";
 const TOKENIZE: &str = "bench/peers/tokenize_hf.py";
+const CURATE_REQUIREMENTS: &str = "bench/peers/curate-requirements.txt";
+const CURATE: &str = "bench/peers/curate.py";
 
 /// A variant slower than this share of the fastest in the first round takes no further turns: three medians
 /// cannot turn that around, and compiled PyTorch needs a minute before its first step.
@@ -34,6 +36,7 @@ pub(super) fn run(workload: &Workload, options: &Options) -> Result<Measured> {
         Sides::Train { ours, peer } => train(workload, ours, peer, options),
         Sides::Gemm => gemm(workload, options),
         Sides::Tokenize => tokenize(workload, options),
+        Sides::Curate(step) => curate(workload, step, options),
         Sides::Build => build(workload),
         Sides::Demo => demo(workload, options),
     }
@@ -120,6 +123,40 @@ fn tokenize(workload: &Workload, options: &Options) -> Result<Measured> {
     ours.arg("--json");
     let mut peer = program(&python, &[TOKENIZE]);
     files(&mut peer);
+    let (mut our_turns, mut peer_turns) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds {
+        our_turns.push(one(&mut ours)?);
+        peer_turns.push(one(&mut peer)?);
+    }
+    let figures = workload
+        .figures
+        .iter()
+        .map(|figure| {
+            Ok(Found {
+                name: figure.name.clone(),
+                value: median(&our_turns, figure.field)?,
+                opponent: name(&peer_turns[0]),
+                opponent_value: Some(median(&peer_turns, figure.field)?),
+            })
+        })
+        .collect::<Result<_>>()?;
+    let versions = peer_turns[0]["versions"].clone();
+    Ok(Measured {
+        figures,
+        command: typed(&ours),
+        versions,
+        raw: json!({ "triax": our_turns, "peer": peer_turns }),
+    })
+}
+
+/// Alternately on the same files, which are real ones: `TRIAX_TEST_DATA` names their folder, or `--input` others.
+fn curate(workload: &Workload, step: &str, options: &Options) -> Result<Measured> {
+    let python = python::interpreter(&options.python, "curate-venv", CURATE_REQUIREMENTS)?;
+    let input = prepare::crawl(step, options)?;
+    let mut ours = triax()?;
+    ours.args(["bench", "curate", "--step", step, "--input"]).arg(&input).args(["--threads", "1", "--json"]);
+    let mut peer = program(&python, &[CURATE, "--step", step, "--input"]);
+    peer.arg(&input);
     let (mut our_turns, mut peer_turns) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         our_turns.push(one(&mut ours)?);
@@ -301,7 +338,8 @@ fn alone(figure: &Figure, value: f64) -> Found {
 /// Who a turn of an opponent was, with its version.
 fn name(turn: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let version = ["torch", "tokenizers"].map(|name| word(&turn["versions"][name])).concat();
+    let version =
+        ["torch", "tokenizers", "fastwarc", "trafilatura"].map(|name| word(&turn["versions"][name])).concat();
     format!("{} {version} {}", word(&turn["peer"]), word(&turn["variant"]))
 }
 

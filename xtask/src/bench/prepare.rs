@@ -55,6 +55,32 @@ pub(super) fn text(options: &Options) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Bytes of the archive to read.
+const ARCHIVE_BYTES: u64 = 48 << 20;
+
+/// What a step of curation works on: `--input`, or real files of the folder that `TRIAX_TEST_DATA` names. For `read` that
+/// is one archive, made of a small one again and again as crawls are made of members.
+pub(super) fn crawl(step: &str, options: &Options) -> Result<PathBuf> {
+    if let Some(input) = &options.input {
+        return std::path::absolute(input).with_context(|| input.display().to_string());
+    }
+    let data = std::env::var_os("TRIAX_TEST_DATA").map(PathBuf::from);
+    let data =
+        data.context("TRIAX_TEST_DATA is not set; it names the folder of real files, or give --input")?;
+    if step != "read" {
+        return Ok(data.join("extraction/articles/html"));
+    }
+    let source = data.join("warc/sample-0000.warc.gz");
+    let member = fs::read(&source).with_context(|| source.display().to_string())?;
+    let most = if options.smoke { 1 << 20 } else { ARCHIVE_BYTES };
+    let path = folder()?.join("crawl.warc.gz");
+    let mut file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+    for _ in 0..most.div_ceil(member.len() as u64) {
+        file.write_all(&member)?;
+    }
+    Ok(path)
+}
+
 /// Flags for bench/peers/torch_gpt.py so that it trains the model of the run file somewhere under `folder`.
 pub(super) fn peer_of_run(folder: &Path, smoke: bool) -> Result<Vec<String>> {
     let path =

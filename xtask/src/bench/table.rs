@@ -10,6 +10,7 @@ pub(crate) enum Topic {
     Tokenize,
     Build,
     Demo,
+    Curate,
     All,
 }
 
@@ -22,12 +23,13 @@ impl Topic {
             Self::Tokenize => "tokenize",
             Self::Build => "build",
             Self::Demo => "demo",
+            Self::Curate => "curate",
             Self::All => "all",
         }
     }
 
-    pub(super) const FILES: [Self; 6] =
-        [Self::Train, Self::Memory, Self::Gemm, Self::Tokenize, Self::Build, Self::Demo];
+    pub(super) const FILES: [Self; 7] =
+        [Self::Train, Self::Memory, Self::Gemm, Self::Tokenize, Self::Build, Self::Demo, Self::Curate];
 }
 
 /// Which side of `at_least` and `aim` is good.
@@ -75,6 +77,8 @@ pub(super) enum Sides {
     Gemm,
     /// `triax bench tokenize` against Hugging Face tokenizers.
     Tokenize,
+    /// `triax bench curate --step …` against the package that does the same, each on one thread.
+    Curate(&'static str),
     /// A cold release build.
     Build,
     /// `triax demo` against xz on the held-out text, and against PyTorch on the model it trained.
@@ -151,6 +155,32 @@ pub(super) fn workloads() -> Vec<Workload> {
                 Better::Higher,
                 1.0,
                 2.0,
+            )],
+        },
+        Workload {
+            name: "curate-read",
+            sides: Sides::Curate("read"),
+            figures: vec![figure(
+                "curate.read.docs_per_s",
+                Topic::Curate,
+                "records/s",
+                "docs_per_s",
+                Better::Higher,
+                1.0,
+                1.5,
+            )],
+        },
+        Workload {
+            name: "curate-extract",
+            sides: Sides::Curate("extract"),
+            figures: vec![figure(
+                "curate.extract.docs_per_s",
+                Topic::Curate,
+                "pages/s",
+                "docs_per_s",
+                Better::Higher,
+                5.0,
+                10.0,
             )],
         },
         Workload {

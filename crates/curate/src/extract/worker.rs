@@ -93,7 +93,7 @@ mod tests {
     impl Extractor for Odd {
         fn main_text(&self, html: &str, _: Option<&str>) -> Result<MainText, Reason> {
             match html {
-                "slow" => std::thread::sleep(Duration::from_secs(2)),
+                "slow" => std::thread::sleep(Duration::from_secs(20)),
                 "broken" => panic!("as the test wants"),
                 _ => {}
             }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_slow_or_breaking_page_costs_that_page() {
-        let settings = Extract { max_seconds: 0.2, ..Extract::default() };
+        let settings = Extract { max_seconds: 3.0, ..Extract::default() };
         let mut worker = Worker { settings: Arc::new(settings), extractor: Arc::new(Odd), thread: None };
         let mut label = |html: &str| match worker.extract(html.into(), None, None) {
             Ok(found) => found.text,

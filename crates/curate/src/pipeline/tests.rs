@@ -123,7 +123,7 @@ fn inputs(more: &str) -> Inputs {
     let path = folder.path().display();
     let text = format!(
         "[[source]]\nname = \"a\"\npaths = [\"{path}/0.jsonl\", \"{path}/1.jsonl\"]\n[[source]]\nname = \"b\"\n\
-         paths = [\"{path}/2.jsonl\"]\n[[step]]\nkind = \"length\"\nmin_bytes = 5\n{more}"
+         paths = [\"{path}/2.jsonl\"]\n[[step]]\nkind = \"size\"\nmin_bytes = 5\n{more}"
     );
     let mut recipe = Recipe::parse("test.toml", &text, &[]).unwrap();
     for name in ["picky", "twins", "picky-again"] {

@@ -6,7 +6,7 @@
 //! paths = ["crawl/*.warc.gz"]
 //!
 //! [[step]]
-//! kind = "length"
+//! kind = "size"
 //! min_bytes = 200
 //! ```
 
@@ -401,7 +401,7 @@ mod tests {
     use super::*;
 
     const SMALL: &str =
-        "[[source]]\nname = \"web\"\npaths = [\"a.jsonl\"]\n[[step]]\nkind = \"length\"\nmin_bytes = 5\n";
+        "[[source]]\nname = \"web\"\npaths = [\"a.jsonl\"]\n[[step]]\nkind = \"size\"\nmin_bytes = 5\n";
 
     fn message(text: &str, overrides: &[&str]) -> String {
         let overrides: Vec<String> = overrides.iter().map(|&argument| argument.to_owned()).collect();
@@ -410,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_recipe_written_out_whole_reads_back_the_same() {
-        let recipe = Recipe::parse("r.toml", SMALL, &["step.length.max_bytes=77".into()]).unwrap();
+        let recipe = Recipe::parse("r.toml", SMALL, &["step.size.max_bytes=77".into()]).unwrap();
         assert_eq!(recipe.steps[0].settings["max_bytes"].as_integer(), Some(77));
         assert_eq!(Recipe::parse("again.toml", &recipe.to_toml(), &[]).unwrap(), recipe);
     }
@@ -432,7 +432,7 @@ mod tests {
         let plain = hash("run.threads=1");
         assert_eq!(plain, hash("run.threads=2"));
         assert_eq!(plain, hash("run.memory_mb=7"));
-        assert_ne!(plain, hash("step.length.min_bytes=6"));
+        assert_ne!(plain, hash("step.size.min_bytes=6"));
         assert_ne!(plain, hash("run.shard_mb=9"));
         assert_ne!(plain, hash("limits.record_bytes=12345"));
     }
@@ -443,8 +443,8 @@ mod tests {
             ("[[sources]]\nname = \"a\"", &[][..], "unknown key `sources`; did you mean `source`?"),
             (
                 SMALL,
-                &["step.length.min_byte=1"],
-                "unknown key `step.length.min_byte`; did you mean `step.length.min_bytes`?",
+                &["step.size.min_byte=1"],
+                "unknown key `step.size.min_byte`; did you mean `step.size.min_bytes`?",
             ),
             (
                 SMALL,
@@ -452,10 +452,10 @@ mod tests {
                 "unknown key `source.web.pahts`; did you mean `source.web.paths`?",
             ),
             (SMALL, &["run.treads=1"], "unknown key `run.treads`; did you mean `run.threads`?"),
-            (SMALL, &["step.length.kind=lenth"], "did you mean \"length\"?"),
-            (SMALL, &["step.length.sources=[\"wep\"]"], "did you mean \"web\"?"),
+            (SMALL, &["step.size.kind=sise"], "did you mean \"size\"?"),
+            (SMALL, &["step.size.sources=[\"wep\"]"], "did you mean \"web\"?"),
             (SMALL, &["source.web.name=\"../x\""], "a name has 1 to 100"),
-            (SMALL, &["step.length.min_bytes=\"many\""], "step.length"),
+            (SMALL, &["step.size.min_bytes=\"many\""], "step.size"),
             (SMALL, &["output.level=40"], "levels 1 to 19"),
             ("", &[], "at least one"),
             ("[[source]]\nname = ", &[], "line 2"),

@@ -11,8 +11,7 @@ use toml::Table;
 /// The whole table: `kind` of a step, and the type of its settings.
 static KINDS: &[Kind] = &[
     // Steps over one document at a time.
-    local::<crate::steps::Length>("length"),
-    local::<crate::steps::EmptyText>("empty_text"),
+    local::<crate::steps::Size>("size"),
     // Steps over all documents.
     global::<crate::ExactDedup>("exact_dedup"),
     global::<crate::LineDedup>("line_dedup"),
@@ -55,7 +54,7 @@ fn read<C: DeserializeOwned>(settings: Table) -> Result<C, CurateError> {
 impl Kind {
     pub(crate) fn find(name: &str) -> Result<&'static Self, String> {
         KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
-            let nearest = keys::nearest(name, KINDS.iter().map(|kind| kind.name)).unwrap_or("length");
+            let nearest = keys::nearest(name, KINDS.iter().map(|kind| kind.name)).unwrap_or("size");
             format!("there is no step of kind {name:?}; did you mean {nearest:?}?")
         })
     }
@@ -92,6 +91,6 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_names_the_nearest() {
-        assert!(Kind::find("lenght").err().unwrap().contains("\"length\""));
+        assert!(Kind::find("sise").err().unwrap().contains("\"size\""));
     }
 }

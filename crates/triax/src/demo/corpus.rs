@@ -1,20 +1,22 @@
 //! The demo's text: found on the machine, cut into sources, one part of each held out.
 //!
 //! By default it is what every machine that has just built this program holds: the sources and Markdown of
-//! the crates in cargo's registry. What is taken depends only on the files' contents and names, never on the
+//! the crates in cargo's registry, and the books beside the compiler. What is taken depends only on the files' contents and names, never on the
 //! order in which the file system lists them:
 //!
 //! ```text
-//! files ──kind──▶ source ──drop duplicates──▶ order by hash ──▶ held out (whole groups) | training text
+//! files ──recipe──▶ documents of a source ──▶ order by hash ──▶ held out (whole groups) | training text
 //! ```
 //!
 //! A group is a crate under all its versions, so that no held-out text is an older version of a training
 //! text; elsewhere it is one file.
 
+use super::curation::{Input, books, curate};
 use crate::failure::Failure;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use triax_curate::pipeline::Manifest;
 
 /// Bytes of text kept from one source, training and held-out text together.
 #[derive(Clone, Copy, Debug)]
@@ -23,27 +25,29 @@ pub(crate) struct Limits {
     pub(crate) held_out: usize,
 }
 
-/// Files outside this range are left out: too short to learn from, or generated tables.
-const FILE_BYTES: std::ops::RangeInclusive<u64> = 200..=96 * 1024;
-
 /// With at most this many files, each file is a source of its own and may have any size.
 const FILES_AS_SOURCES: usize = 8;
 
 /// The kinds of file, the source they belong to, and their share in the default blend.
 const KINDS: [Kind; 3] = [
-    Kind { source: "rust", extensions: &["rs"], share: 0.55 },
-    Kind { source: "prose", extensions: &["md", "txt", "rst", "adoc", "tex"], share: 0.35 },
+    Kind { source: "rust", format: "code", extensions: &["rs"], share: 0.50 },
+    Kind { source: "prose", format: "text", extensions: &["md", "txt", "rst", "adoc", "tex"], share: 0.30 },
     Kind {
         source: "other",
-        extensions: &[
-            "toml", "json", "yml", "yaml", "py", "c", "h", "js", "ts", "sh", "go", "java", "cpp", "html",
-        ],
+        format: "code",
+        extensions: &["toml", "json", "yml", "yaml", "py", "c", "h", "js", "ts", "sh", "go", "java", "cpp"],
         share: 0.10,
     },
 ];
 
+/// Pages of books, where they are installed.
+const PAGES: &str = "pages";
+const PAGES_SHARE: f64 = 0.10;
+
 struct Kind {
     source: &'static str,
+    /// Of the recipe's source.
+    format: &'static str,
     extensions: &'static [&'static str],
     share: f64,
 }
@@ -92,7 +96,10 @@ impl Origin {
 
     pub(crate) fn describe(&self) -> String {
         match self {
-            Self::Registry(_) => "sources and Markdown of the crates in cargo's registry".to_owned(),
+            Self::Registry(_) => {
+                "the crates in cargo's registry and the books beside the compiler, through a recipe"
+                    .to_owned()
+            }
             Self::Folder(path) | Self::File(path) => path.display().to_string(),
         }
     }
@@ -124,21 +131,25 @@ struct Document {
     hash: blake3::Hash,
 }
 
-/// Reads the sources, each cut to `limits`.
-pub(crate) fn collect(origin: &Origin, limits: Limits) -> Result<Vec<Source>, Failure> {
-    let sources = match origin {
-        Origin::File(path) => vec![split_file(path, limits)?],
+/// Reads the sources, each cut to `limits`. What goes through a recipe leaves its run in `out`, and its account here.
+pub(crate) fn collect(
+    origin: &Origin,
+    limits: Limits,
+    out: &Path,
+) -> Result<(Vec<Source>, Option<Manifest>), Failure> {
+    let (sources, manifest) = match origin {
+        Origin::File(path) => (vec![split_file(path, limits)?], None),
         Origin::Folder(root) => {
             let files = files(std::slice::from_ref(root))?;
             if files.len() <= FILES_AS_SOURCES {
-                files.iter().map(|file| split_file(file, limits)).collect::<Result<_, _>>()?
+                (files.iter().map(|file| split_file(file, limits)).collect::<Result<_, _>>()?, None)
             } else {
-                by_kind(root, &files, limits, |relative| relative.to_owned())?
+                by_kind(root, &files, &[], limits, out, str::to_owned)?
             }
         }
         Origin::Registry(indexes) => {
             let root = indexes[0].parent().unwrap_or(&indexes[0]).to_owned();
-            by_kind(&root, &files(indexes)?, limits, crate_name)?
+            by_kind(&root, &files(indexes)?, &books(), limits, out, crate_name)?
         }
     };
     if sources.is_empty() {
@@ -146,7 +157,7 @@ pub(crate) fn collect(origin: &Origin, limits: Limits) -> Result<Vec<Source>, Fa
             "the demo reads UTF-8 files (.txt .md .rs .py .toml .json …); JSONL and Parquet go through `triax tokenize`",
         ));
     }
-    Ok(sources)
+    Ok((sources, manifest))
 }
 
 /// All files under `roots` that the demo reads, sorted by path.
@@ -186,41 +197,48 @@ fn crate_name(relative: &str) -> String {
     }
 }
 
+/// All kinds that there are files of, and `books`, through the recipe.
 fn by_kind(
     root: &Path,
     files: &[PathBuf],
+    books: &[PathBuf],
     limits: Limits,
+    out: &Path,
     group_of: impl Fn(&str) -> String,
-) -> Result<Vec<Source>, Failure> {
-    let mut by_source: BTreeMap<&str, Vec<Document>> = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for path in files {
-        let Some(kind) = kind_of(path) else { continue };
-        let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
-        if !FILE_BYTES.contains(&size) {
-            continue;
-        }
-        // Not UTF-8, or gone since the listing: not a text for the demo.
-        let Ok(text) = fs::read_to_string(path) else { continue };
-        let hash = blake3::hash(text.as_bytes());
-        if seen.insert(*hash.as_bytes()) {
-            let relative = path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace('\\', "/");
-            by_source.entry(kind.source).or_default().push(Document {
-                group: group_of(&relative),
-                text,
-                hash,
-            });
-        }
+) -> Result<(Vec<Source>, Option<Manifest>), Failure> {
+    let found: BTreeSet<&str> =
+        files.iter().filter_map(|path| kind_of(path)).map(|kind| kind.source).collect();
+    let kinds = KINDS.iter().filter(|kind| found.contains(kind.source));
+    let mut inputs: Vec<Input<'_>> = kinds
+        .map(|kind| Input {
+            name: kind.source,
+            format: kind.format,
+            endings: kind.extensions,
+            paths: vec![root.to_owned()],
+        })
+        .collect();
+    if !books.is_empty() {
+        inputs.push(Input { name: PAGES, format: "html", endings: &[], paths: books.to_vec() });
     }
+    if inputs.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    let (mut kept, manifest) = curate(&inputs, out)?;
+    let shares = KINDS.iter().map(|kind| (kind.source, kind.share)).chain([(PAGES, PAGES_SHARE)]);
     let mut sources = Vec::new();
-    for kind in &KINDS {
-        let Some(documents) = by_source.remove(kind.source) else { continue };
-        let source = split_groups(kind.source, kind.share, documents, limits);
+    for (name, share) in shares {
+        let documents = kept.remove(name).unwrap_or_default().into_iter().map(|document| {
+            // The id is the source's name and the path below the root.
+            let path = document.id.split_once('/').map_or("", |(_, path)| path);
+            let group = if name == PAGES { path.to_owned() } else { group_of(path) };
+            Document { group, hash: blake3::hash(document.text.as_bytes()), text: document.text }
+        });
+        let source = split_groups(name, share, documents.collect(), limits);
         if !source.training.is_empty() && !source.held_out.is_empty() {
             sources.push(source);
         }
     }
-    Ok(sources)
+    Ok((sources, Some(manifest)))
 }
 
 /// Holds out whole groups in the order of their names' hashes until an eighth of the text or the limit is
@@ -318,6 +336,11 @@ mod tests {
 
     const LIMITS: Limits = Limits { training: 1 << 20, held_out: 4000 };
 
+    fn gather(folder: &Path) -> Result<Vec<Source>, Failure> {
+        let out = tempfile::tempdir().unwrap();
+        collect(&Origin::Folder(folder.to_owned()), LIMITS, &out.path().join("curated")).map(|found| found.0)
+    }
+
     fn folder(count: usize) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for i in 0..count {
@@ -330,7 +353,7 @@ mod tests {
     #[test]
     fn whole_files_are_held_out_and_never_trained_on() {
         let folder = folder(40);
-        let sources = collect(&Origin::Folder(folder.path().to_owned()), LIMITS).unwrap();
+        let sources = gather(folder.path()).unwrap();
         assert_eq!(sources.len(), 1);
         let training: BTreeSet<&String> = sources[0].training.iter().collect();
         assert!(!sources[0].held_out.is_empty());
@@ -342,14 +365,14 @@ mod tests {
     fn the_same_text_twice_is_taken_once() {
         let folder = folder(20);
         fs::copy(folder.path().join("file3.rs"), folder.path().join("copy.rs")).unwrap();
-        let source = &collect(&Origin::Folder(folder.path().to_owned()), LIMITS).unwrap()[0];
+        let source = &gather(folder.path()).unwrap()[0];
         assert_eq!(source.training.len() + source.held_out.len(), 20);
     }
 
     #[test]
     fn a_few_files_are_a_source_each() {
         let folder = folder(3);
-        let sources = collect(&Origin::Folder(folder.path().to_owned()), LIMITS).unwrap();
+        let sources = gather(folder.path()).unwrap();
         let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
         assert_eq!(names, ["file0", "file1", "file2"]);
     }
@@ -358,7 +381,7 @@ mod tests {
     fn a_folder_without_text_is_refused_with_what_would_work() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("picture.png"), [0u8; 999]).unwrap();
-        let error = collect(&Origin::Folder(folder.path().to_owned()), LIMITS).unwrap_err();
+        let error = gather(folder.path()).unwrap_err();
         assert!(error.to_string().contains("no usable text"));
     }
 

@@ -10,6 +10,7 @@ mod budget;
 mod chart;
 mod compressors;
 mod corpus;
+mod curation;
 mod held_out;
 mod prompts;
 mod report;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use summary::{SourceSummary, Summary};
 use training::Course;
+use triax_curate::pipeline::Manifest;
 use triax_data::{Reading, Tokenizer, TokenizerKind};
 use triax_infer::Sampling;
 use triax_model::Session;
@@ -43,7 +45,8 @@ use triax_train::{Outcome, Plan, Resume, Start, Trainer};
 const MARKER: &str = ".triax-demo";
 
 /// What the demo makes in its folder.
-const MADE: [&str; 7] = ["text", "tokens", "run", "run.toml", "report.html", "summary.json", MARKER];
+const MADE: [&str; 8] =
+    ["curated", "text", "tokens", "run", "run.toml", "report.html", "summary.json", MARKER];
 
 const LIMITS: Limits = Limits { training: 16 << 20, held_out: 256 << 10 };
 
@@ -68,7 +71,7 @@ pub(crate) fn run(arguments: &Demo) -> Result<(), Failure> {
     );
 
     stage(1, "Text", &origin.describe());
-    let sources = collect(&origin, &folder)?;
+    let (sources, curation) = collect(&origin, &folder)?;
 
     stage(2, "Tokenizer", "byte-level BPE, trained on this text");
     let tokenizer = train_tokenizer(&sources, &folder)?;
@@ -95,6 +98,7 @@ pub(crate) fn run(arguments: &Demo) -> Result<(), Failure> {
     let summary = summarise(&budget, &trained, judged, tokenizer.vocab(), begin.elapsed().as_secs_f64());
     let findings = Findings {
         origin: origin.describe(),
+        curation,
         network: describe(&budget),
         machine: trained.device,
         loss: trained.course.smooth_loss(),
@@ -175,8 +179,14 @@ impl Folder {
 const TRAINING: &str = "training";
 const HELD_OUT: &str = "held-out";
 
-fn collect(origin: &Origin, folder: &Folder) -> Result<Vec<Source>, Failure> {
-    let sources = corpus::collect(origin, LIMITS)?;
+fn collect(origin: &Origin, folder: &Folder) -> Result<(Vec<Source>, Option<Manifest>), Failure> {
+    let (sources, manifest) = corpus::collect(origin, LIMITS, &folder.path("curated"))?;
+    if let Some(Manifest { totals, .. }) = &manifest {
+        say(&format!(
+            "{} of {} files kept, {} removed: curated/report.html says why",
+            totals.kept, totals.found, totals.removed
+        ));
+    }
     let total: f64 = sources.iter().map(|source| source.weight).sum();
     for source in &sources {
         for (part, documents) in [(TRAINING, &source.training), (HELD_OUT, &source.held_out)] {
@@ -195,7 +205,7 @@ fn collect(origin: &Origin, folder: &Folder) -> Result<Vec<Source>, Failure> {
             100.0 * source.weight / total
         ));
     }
-    Ok(sources)
+    Ok((sources, manifest))
 }
 
 /// Each source gives the tokenizer as much as the blend gives the network.

@@ -4,12 +4,15 @@ use super::chart::{Bar, BarGroup, Bars, Lines, Series, escape};
 use super::summary::Summary;
 use crate::console::{bytes, count, duration};
 use std::fmt::Write;
+use triax_curate::pipeline::Manifest;
 
 /// What the page shows beside the summary.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Findings {
     /// Where the text came from.
     pub(crate) origin: String,
+    /// What the recipe kept and removed, where there was one.
+    pub(crate) curation: Option<Manifest>,
     /// The network in a few words.
     pub(crate) network: String,
     /// The machine and device in a few words.
@@ -44,6 +47,7 @@ pub(crate) fn html(summary: &Summary, findings: &Findings) -> String {
     header(&mut page, summary, findings);
     key_figures(&mut page, summary);
     compression(&mut page, summary);
+    curation(&mut page, findings);
     loss(&mut page, findings);
     completions(&mut page, findings);
     speed(&mut page, summary, findings);
@@ -138,6 +142,37 @@ fn cells(model: f64, xz: f64, zstd: f64) -> String {
         best(zstd),
         model / xz
     )
+}
+
+/// What the recipe removed, and an example of each reason.
+fn curation(page: &mut String, findings: &Findings) {
+    let Some(manifest) = &findings.curation else { return };
+    let totals = manifest.totals;
+    let _ = write!(
+        page,
+        "<section><h2>What was kept of the text, and why</h2><p class=soft>{} of {} files came through the recipe; \
+         all that was removed, with its reasons, is in <a href=\"curated/report.html\">the recipe's own report</a>.</p>\
+         <table><tr><th>step · reason</th><th>removed</th><th>for example</th></tr>",
+        totals.kept, totals.found
+    );
+    for step in &manifest.steps {
+        for (reason, removed) in &step.count.removed {
+            let example = removed.samples.first().map_or("", |sample| &sample.id);
+            // The end of a long path says more than its start.
+            let skipped = example.chars().count().saturating_sub(48);
+            let shown: String = example.chars().skip(skipped).collect();
+            let dots = if skipped > 0 { "…" } else { "" };
+            let _ = write!(
+                page,
+                "<tr><td>{} · {}</td><td>{}</td><td>{dots}{}</td></tr>",
+                escape(&step.name),
+                escape(reason),
+                removed.tally.documents,
+                escape(&shown)
+            );
+        }
+    }
+    page.push_str("</table></section>\n");
 }
 
 fn loss(page: &mut String, findings: &Findings) {
@@ -264,9 +299,21 @@ mod tests {
         }
     }
 
+    fn manifest() -> Manifest {
+        let removed = serde_json::json!({ "documents": 3, "bytes": 9, "samples": [{ "id": "a/<b>.rs", "text": "<T>" }] });
+        let tally = |documents: u64| serde_json::json!({ "documents": documents, "bytes": 0 });
+        let step = serde_json::json!({ "name": "size", "kind": "size", "entered": tally(5), "kept": tally(2),
+                                       "removed": { "too_short": removed } });
+        let totals = serde_json::json!({ "found": 5, "made": 0, "kept": 2, "removed": 3, "kept_bytes": 90 });
+        let manifest = serde_json::json!({ "version": 1, "name": "demo", "run": "", "recipe": {}, "totals": totals,
+                                           "steps": [step], "sources": [], "ignored_files": 0 });
+        serde_json::from_value(manifest).unwrap()
+    }
+
     fn findings() -> Findings {
         Findings {
             origin: "text & <tags>".to_owned(),
+            curation: Some(manifest()),
             network: "4 layers × 256".to_owned(),
             machine: "2 threads".to_owned(),
             loss: (0..200).map(|i| (f64::from(i), 3.0 + 6.0 / (1.0 + f64::from(i)))).collect(),
