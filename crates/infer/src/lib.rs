@@ -1,21 +1,34 @@
-//! Using a trained network: continue a text ([`generate()`]), or ask how likely a given text is ([`score()`]).
+//! Using a trained network: continue texts, or ask how likely given texts are. One core does both for the
+//! evaluator, the server and `triax generate`.
 //!
 //! ```text
-//!  tokens ──▶ Decode ──logits──▶ Sampler ──▶ next token ──┐
-//!               ▲                                         │
-//!               └─────────────────────────────────────────┘
+//!  jobs ──▶ waiting ──▶ running sequences ──one pass──▶ Network ──rows of logits──▶ scores, next tokens
+//!              ▲             │      ▲                     ▲                              │
+//!              └─ preempted ─┘      └─────────────────────┼──────────────────────────────┘
+//!                                        Blocks: paged memory of keys and values, shared by content
 //! ```
 //!
-//! Random choices are addressed by (seed, position), so the same seed gives the same text, however the
-//! caller batches or interrupts the work.
+//! * A pass holds one new token of every running sequence and pieces of prompts, as many as fit.
+//! * A prompt's full blocks are found again by their content, so common beginnings are computed once.
+//! * Logits are looked at some rows at a time and never kept: a prompt's scores cost no memory worth naming.
+//! * Random choices are addressed by (seed, position). Neither batch size nor order, cache or preemption
+//!   changes a bit of any result, as long as the network's rows do not depend on their company.
 #![forbid(unsafe_code)]
 
-mod decode;
-mod generate;
+mod blocks;
+mod decoder;
+mod distribution;
+mod engine;
+mod network;
 mod sampling;
-mod score;
+mod scheduler;
+mod sequence;
 
-pub use decode::Decode;
-pub use generate::{Finish, Generated, InferError, Request, Token, generate};
+pub use decoder::{Loading, load};
+pub use engine::{
+    Finish, GenerateRequest, Generated, InferError, ScoreReply, ScoreRequest, Scorer, TokenScore,
+};
+pub use network::{Network, Part, Shape};
 pub use sampling::{Candidate, Sampler, Sampling, SamplingError};
-pub use score::{Score, score};
+pub use scheduler::{Counters, Engine, Event};
+pub use sequence::{Filter, Job, JobId};

@@ -1,6 +1,6 @@
 //! `triax generate`: continue a text, showing each piece as soon as it is certain.
 
-use crate::arguments::Generate;
+use crate::arguments::{DeviceArguments, Generate};
 use crate::console::json_line;
 use crate::failure::{Context, Failure};
 use crate::machine;
@@ -10,8 +10,9 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::time::Instant;
 use triax_data::Tokenizer;
-use triax_infer::{Generated, Request, Sampling, generate};
-use triax_model::Session;
+use triax_infer::{
+    Engine, Event, Finish, GenerateRequest, Generated, InferError, Job, Loading, Sampling, load,
+};
 use triax_spec::run::{DeviceKind, Precision};
 
 #[derive(Serialize)]
@@ -33,20 +34,21 @@ pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
         top_k: arguments.top_k,
         top_p: arguments.top_p,
         seed: arguments.seed,
+        ..Sampling::GREEDY
     };
     sampling.validate().map_err(|error| Failure::usage(error.to_string()))?;
     let source = Source::open(&arguments.model)?;
     let tokenizer = source.tokenizer(arguments.tokenizer.as_deref())?;
-    let mut session = session(&source, arguments)?;
+    let mut engine = engine(&source, &tokenizer, arguments.device, 1)?;
 
     let begin = Instant::now();
     let mut shown = Shown::new(&tokenizer, arguments);
     let (generated, prompt_tokens) =
-        continue_text(&mut session, &tokenizer, &arguments.prompt, arguments.max_tokens, sampling, |ids| {
+        continue_text(&mut engine, &tokenizer, &arguments.prompt, arguments.max_tokens, sampling, |ids| {
             shown.show(ids)
         })?;
     let seconds = begin.elapsed().as_secs_f64();
-    let ids: Vec<u32> = generated.tokens.iter().map(|token| token.id).collect();
+    let ids = generated.ids();
     let text = decode(&tokenizer, &ids)?;
     shown.finish(&text)?;
     if !arguments.json {
@@ -55,7 +57,7 @@ pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
     json_line(&Outcome {
         prompt: &arguments.prompt,
         text,
-        log_probabilities: generated.tokens.iter().map(|token| token.log_probability).collect(),
+        log_probabilities: generated.tokens.iter().map(|token| token.log_prob).collect(),
         tokens_per_s: ids.len() as f64 / seconds,
         tokens: ids,
         finish: generated.finish.name(),
@@ -64,41 +66,68 @@ pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
     })
 }
 
-/// bf16 on the CPU device, as trained; f32 on the reference device.
-fn session(source: &Source, arguments: &Generate) -> Result<Session, Failure> {
-    let precision = match arguments.device.device {
+/// The whole context for each of `sequences` texts; bf16 on the CPU device, as trained, f32 on the reference
+/// device.
+pub(crate) fn engine(
+    source: &Source,
+    tokenizer: &Tokenizer,
+    device: DeviceArguments,
+    sequences: usize,
+) -> Result<Engine, Failure> {
+    /// Tokens of a pass, from which on products are no faster for more.
+    const ROWS: usize = 256;
+    let precision = match device.device {
         DeviceKind::Cpu => Precision::Bf16,
         DeviceKind::Reference => Precision::F32,
     };
-    let device = machine::device(arguments.device)?;
-    Session::new(&source.model, machine::dtype(precision), source.model.sequence, device, &*source.tensors)
-        .context(|| format!("cannot run {}", source.described))
+    let loading =
+        Loading { dtype: machine::dtype(precision), sequences, context: source.model.sequence, rows: ROWS };
+    let network = load(&source.model, &loading, machine::device(device)?, &*source.tensors)
+        .context(|| format!("cannot run {}", source.described))?;
+    Ok(Engine::new(network, tokenizer.eod()))
 }
 
 /// Continues `prompt`; `each` sees all new ids so far and may end the text. Also gives the prompt's length in
 /// tokens.
 pub(crate) fn continue_text(
-    session: &mut Session,
+    engine: &mut Engine,
     tokenizer: &Tokenizer,
     prompt: &str,
     max_tokens: usize,
     sampling: Sampling,
     mut each: impl FnMut(&[u32]) -> ControlFlow<()>,
 ) -> Result<(Generated, usize), Failure> {
-    let stop = tokenizer.identity().eod;
-    let mut ids = tokenizer.encode(prompt).context(|| "cannot tokenize the prompt".to_owned())?;
-    if ids.is_empty() {
-        // A new document starts after the end of another.
-        ids.extend(stop);
-    }
-    let request = Request { prompt: &ids, max_tokens, stop, sampling };
+    let ids = tokenizer.encode(prompt).context(|| "cannot tokenize the prompt".to_owned())?;
+    let request = GenerateRequest {
+        prompt: ids,
+        max_tokens,
+        sampling,
+        stop_tokens: tokenizer.eod().into_iter().collect(),
+        top: 0,
+    };
+    let job = Job::generate(&request, engine.document_start());
+    let prompt_tokens = job.prompt.len();
+    let refused = |error: InferError| Failure::usage(error.to_string());
+    let id = engine.submit(job).map_err(refused)?;
     let mut new = Vec::new();
-    let generated = generate(session, &request, |token| {
-        new.push(token.id);
-        each(&new)
-    })
-    .map_err(|error| Failure::usage(error.to_string()))?;
-    Ok((generated, ids.len()))
+    let mut generated = Generated { tokens: Vec::new(), finish: Finish::Cancelled };
+    while !engine.is_idle() {
+        for (_, event) in engine.step() {
+            match event {
+                Event::Token(score) => {
+                    new.push(score.token);
+                    generated.tokens.push(score);
+                    if each(&new).is_break() {
+                        engine.cancel(id);
+                    }
+                }
+                Event::End { finish, .. } => generated.finish = finish,
+                Event::Failed(error) => return Err(refused(error)),
+                Event::Prompt { .. } => {}
+            }
+        }
+    }
+    Ok((generated, prompt_tokens))
 }
 
 pub(crate) fn decode(tokenizer: &Tokenizer, ids: &[u32]) -> Result<String, Failure> {

@@ -18,7 +18,7 @@ mod summary;
 mod training;
 
 use crate::arguments::Demo;
-use crate::commands::generate::{continue_text, decode};
+use crate::commands::generate::{continue_text, decode, engine};
 use crate::console::{Progress, bytes, count, duration, json_line};
 use crate::failure::{Context, Failure, with_causes};
 use crate::files::{TOKENIZER, create_folder, write_whole};
@@ -37,7 +37,6 @@ use training::Course;
 use triax_curate::pipeline::Manifest;
 use triax_data::{Reading, Tokenizer, TokenizerKind};
 use triax_infer::Sampling;
-use triax_model::Session;
 use triax_spec::run::Precision;
 use triax_train::{Outcome, Plan, Resume, Start, Trainer};
 
@@ -347,19 +346,15 @@ fn complete(
     arguments: &Demo,
 ) -> Result<Vec<Completion>, Failure> {
     const TOKENS: usize = 90;
-    let sampling = Sampling { temperature: 0.7, top_k: 0, top_p: 0.9, seed: 1 };
-    let device = machine::device(arguments.device)?;
-    let dtype = machine::dtype(Precision::Bf16);
-    let mut session = Session::new(&network.model, dtype, network.model.sequence, device, &*network.tensors)
-        .context(|| format!("cannot run {}", network.described))?;
+    let sampling = Sampling { temperature: 0.7, top_p: 0.9, seed: 1, ..Sampling::GREEDY };
+    let mut engine = engine(&network, tokenizer, arguments.device, 1)?;
     prompts::prompts(sources, matches!(origin, Origin::Registry(_)))
         .into_iter()
         .map(|prompt| {
-            let (generated, _) = continue_text(&mut session, tokenizer, &prompt, TOKENS, sampling, |_| {
+            let (generated, _) = continue_text(&mut engine, tokenizer, &prompt, TOKENS, sampling, |_| {
                 ControlFlow::Continue(())
             })?;
-            let ids: Vec<u32> = generated.tokens.iter().map(|token| token.id).collect();
-            Ok(Completion { prompt, text: decode(tokenizer, &ids)? })
+            Ok(Completion { prompt, text: decode(tokenizer, &generated.ids())? })
         })
         .collect()
 }
