@@ -156,7 +156,7 @@ fn pair(left: u32, right: u32) -> u64 {
 
 /// The visible character that stands for each byte in the vocabulary: itself where Latin-1 has a visible one, else
 /// the next from U+0100 on.
-fn byte_characters() -> [char; 256] {
+pub(crate) fn byte_characters() -> [char; 256] {
     let mut spare = (0x100..).filter_map(char::from_u32);
     std::array::from_fn(|byte| match byte as u8 {
         visible @ (b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) => char::from(visible),

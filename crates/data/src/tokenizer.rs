@@ -168,6 +168,28 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// [`Tokenizer::encode`] for texts in which a special token spelt out is the token.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let special = self.special_tokens();
+        let mut ids = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let next = special
+                .iter()
+                .filter_map(|(name, id)| Some((rest.find(name.as_str())?, name.len(), *id)))
+                .min_by_key(|&(place, length, _)| (place, std::cmp::Reverse(length)));
+            let Some((place, length, id)) = next else { break };
+            self.encode_into(&rest[..place], &mut Scratch::default(), &mut ids)?;
+            ids.push(id);
+            rest = &rest[place + length..];
+        }
+        self.encode_into(rest, &mut Scratch::default(), &mut ids)?;
+        Ok(ids)
+    }
+
     /// Special tokens are left out.
     ///
     /// # Errors
@@ -194,6 +216,14 @@ impl Tokenizer {
     /// Whether a text may be encoded in parts cut by [`crate::words::safe_cut`].
     pub(crate) fn is_cuttable(&self) -> bool {
         self.fast.is_some()
+    }
+
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     fn fault(&self, message: String) -> DataError {

@@ -80,8 +80,13 @@ pub(crate) fn engine(
         DeviceKind::Cpu => Precision::Bf16,
         DeviceKind::Reference => Precision::F32,
     };
-    let loading =
-        Loading { dtype: machine::dtype(precision), sequences, context: source.model.sequence, rows: ROWS };
+    let loading = Loading {
+        dtype: machine::dtype(precision),
+        sequences,
+        context: source.model.sequence,
+        cache: sequences * source.model.sequence,
+        rows: ROWS,
+    };
     let network = load(&source.model, &loading, machine::device(device)?, &*source.tensors)
         .context(|| format!("cannot run {}", source.described))?;
     Ok(Engine::new(network, tokenizer.eod()))

@@ -1,0 +1,184 @@
+//! On real networks and devices: batch 1 = batch N = pieces = cached = preempted = streamed, bit for bit.
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+use triax_infer::{
+    Engine, Event, GenerateRequest, Job, Loading, Sampling, ScoreReply, ScoreRequest, Scorer, TokenScore,
+    load,
+};
+use triax_model::{ModelError, Stage, TensorSource, declare};
+use triax_spec::model::{Activation, Dropout, Init, Mask, Model, NormKind, Positions};
+use triax_tensor::cpu::{Cpu, Kernel};
+use triax_tensor::philox::Stream;
+use triax_tensor::reference::Reference;
+use triax_tensor::{DType, Device};
+
+const CONTEXT: usize = 96;
+
+fn gpt(mask: Mask) -> Model {
+    Model {
+        layers: 2,
+        hidden: 48,
+        heads: 3,
+        kv_heads: 3,
+        head_dim: 16,
+        ffn: 80,
+        vocab: 131,
+        sequence: CONTEXT,
+        norm: NormKind::Layer,
+        norm_eps: 1e-5,
+        activation: Activation::Gelu,
+        positions: Positions::Learned,
+        bias: true,
+        tied: true,
+        mask,
+        dropout: Dropout { embedding: 0.0, attention: 0.0, hidden: 0.0 },
+        init: Init { std: 0.25, scale_outputs: true },
+    }
+}
+
+fn llama(mask: Mask) -> Model {
+    Model {
+        hidden: 64,
+        heads: 4,
+        kv_heads: 2,
+        norm: NormKind::Rms,
+        activation: Activation::Swiglu,
+        positions: Positions::Rotary { base: 100.0 },
+        bias: false,
+        tied: false,
+        ..gpt(mask)
+    }
+}
+
+/// Values by name.
+struct Random<'a>(&'a Model);
+
+impl TensorSource for Random<'_> {
+    fn tensor(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        let declared = declare(self.0, &Stage::whole(self.0));
+        let elements = declared.iter().find(|d| d.name == name).unwrap().elements() as u64;
+        let stream = Stream::named(5, name);
+        let (mean, std) = if name.contains("norm.weight") { (1.0, 0.1) } else { (0.0, 0.2) };
+        Ok((0..elements).map(|i| (mean + std * stream.normal(i)) as f32).collect())
+    }
+}
+
+fn engine(model: &Model, on_cpu: bool, sequences: usize, cache: usize, rows: usize) -> Engine {
+    let (dtype, device): (_, Box<dyn Device>) = match on_cpu {
+        true => (DType::Bf16, Box::new(Cpu::new(2, Kernel::Auto).unwrap())),
+        false => (DType::F32, Box::new(Reference::new())),
+    };
+    let loading = Loading { dtype, sequences, context: CONTEXT, cache, rows };
+    Engine::new(load(model, &loading, device, &Random(model)).unwrap(), Some(0))
+}
+
+fn text(kind: u32, length: usize) -> Vec<u32> {
+    (0..length as u32).map(|i| if i < 37 { i * 7 % 131 } else { (i * (kind + 3) + kind) % 131 }).collect()
+}
+
+fn scores() -> Vec<ScoreRequest> {
+    [(0, 60, 40), (1, 60, 40), (2, 45, 44), (0, 80, 20), (3, 97, 1), (4, 12, 3)]
+        .map(|(kind, length, cut)| {
+            let text = text(kind, length);
+            ScoreRequest { context: text[..cut].to_vec(), continuation: text[cut..].to_vec(), top: 3 }
+        })
+        .to_vec()
+}
+
+fn texts() -> Vec<GenerateRequest> {
+    (0..6)
+        .map(|kind| GenerateRequest {
+            prompt: text(kind, 30 + 9 * kind as usize),
+            max_tokens: 20,
+            sampling: Sampling {
+                temperature: if kind % 2 == 0 { 0.0 } else { 1.0 },
+                seed: u64::from(kind),
+                ..Sampling::GREEDY
+            },
+            stop_tokens: Vec::new(),
+            top: 2,
+        })
+        .collect()
+}
+
+/// Every request in an engine of its own, a whole prompt in one piece.
+fn alone(model: &Model, on_cpu: bool) -> (Vec<ScoreReply>, Vec<Vec<TokenScore>>) {
+    let fresh = || engine(model, on_cpu, 1, CONTEXT, CONTEXT);
+    let scored = scores().iter().map(|r| fresh().score(std::slice::from_ref(r)).unwrap().remove(0)).collect();
+    let made =
+        texts().iter().map(|r| fresh().generate(std::slice::from_ref(r)).unwrap().remove(0).tokens).collect();
+    (scored, made)
+}
+
+fn compare(model: &Model, on_cpu: bool) {
+    let (scored, made) = alone(model, on_cpu);
+    // All at once; in small pieces; with memory for hardly one text, so that texts are preempted.
+    for (sequences, cache, rows) in [(6, 6 * CONTEXT, 96), (3, 3 * CONTEXT, 5), (6, CONTEXT + 32, 40)] {
+        let mut engine = engine(model, on_cpu, sequences, cache, rows);
+        // The second time from the cache.
+        for time in 0..2 {
+            assert_eq!(engine.score(&scores()).unwrap(), scored, "{sequences} {rows}, time {time}");
+            let found: Vec<_> = engine.generate(&texts()).unwrap().into_iter().map(|g| g.tokens).collect();
+            assert_eq!(found, made, "{sequences} {rows}, time {time}");
+        }
+    }
+}
+
+#[test]
+fn gpt_on_the_cpu() {
+    compare(&gpt(Mask::Causal), true);
+}
+
+#[test]
+fn llama_on_the_cpu() {
+    compare(&llama(Mask::Causal), true);
+}
+
+#[test]
+fn prefix_models_on_the_cpu() {
+    compare(&gpt(Mask::Prefix), true);
+    compare(&llama(Mask::Prefix), true);
+}
+
+#[test]
+fn llama_on_the_reference_device() {
+    compare(&llama(Mask::Causal), false);
+}
+
+#[test]
+fn a_text_that_is_continued_and_scored_afterwards_has_the_same_log_probabilities() {
+    let model = llama(Mask::Causal);
+    let mut engine = engine(&model, true, 4, 4 * CONTEXT, 64);
+    let requests = texts();
+    let made = engine.generate(&requests).unwrap();
+    let scores: Vec<ScoreRequest> = requests
+        .iter()
+        .zip(&made)
+        .map(|(request, made)| ScoreRequest {
+            context: request.prompt.clone(),
+            continuation: made.ids(),
+            top: 2,
+        })
+        .collect();
+    for (reply, made) in engine.score(&scores).unwrap().iter().zip(&made) {
+        assert_eq!(reply.log_probs, made.tokens.iter().map(|t| t.log_prob).collect::<Vec<_>>());
+        assert_eq!(reply.top, made.tokens.iter().map(|t| t.top.clone()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_is_told_step_by_step_is_what_comes_at_the_end() {
+    let model = gpt(Mask::Causal);
+    let mut engine = engine(&model, true, 4, 4 * CONTEXT, 64);
+    let whole = engine.generate(&texts()).unwrap();
+    let ids: Vec<_> = texts().iter().map(|r| engine.submit(Job::generate(r, None)).unwrap()).collect();
+    let mut told = vec![Vec::new(); ids.len()];
+    while !engine.is_idle() {
+        for (id, event) in engine.step() {
+            if let Event::Token(score) = event {
+                told[ids.iter().position(|&i| i == id).unwrap()].push(score);
+            }
+        }
+    }
+    assert_eq!(told, whole.into_iter().map(|g| g.tokens).collect::<Vec<_>>());
+}
