@@ -10,7 +10,6 @@ mod dedup;
 mod document;
 mod error;
 pub mod extract;
-pub mod filters;
 mod global;
 pub mod pipeline;
 pub mod readers;

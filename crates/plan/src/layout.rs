@@ -86,7 +86,7 @@ impl Layout {
             0 => data,
             groups => groups,
         };
-        if !groups.is_multiple_of(data) || !(groups / data).is_power_of_two() {
+        if !groups.is_multiple_of(data) || !(data == 1 || (groups / data).is_power_of_two()) {
             return Err(LayoutError::Groups { groups, data });
         }
         let found = Self {
@@ -158,6 +158,11 @@ impl Layout {
     /// Groups that one replica sums.
     pub const fn groups(&self) -> usize {
         self.data_groups / self.data
+    }
+
+    /// Sums of earlier groups that wait at once to be joined with later ones.
+    pub fn waiting_groups(&self) -> usize {
+        (1..self.groups()).map(|done| done.count_ones() as usize).max().unwrap_or(0)
     }
 
     /// Micro-batches of one group in a step of `batch` samples.

@@ -131,6 +131,11 @@ impl Engine {
         &*self.device
     }
 
+    /// The orderly end of this rank, when nothing is under way.
+    pub fn leave(&mut self) -> Result<(), TrainError> {
+        Ok(self.collective.leave()?)
+    }
+
     /// What carries the data between ranks, for people.
     pub fn describe_world(&self) -> String {
         self.collective.describe()
@@ -364,7 +369,7 @@ impl Engine {
         let place =
             |name: &str| tensors.iter().position(|t| t.name == name).expect("declared for the whole model");
         let own = self.mesh.coordinate(Axis::Data);
-        let owned = self.held(|bucket| bucket.parts[own].clone());
+        let owned = self.held(&Moment::ALL, |bucket| bucket.parts[own].clone());
         owned
             .into_iter()
             .filter(|held| counts(&self.mesh, &self.network.parameters()[held.parameter]))
@@ -375,22 +380,22 @@ impl Engine {
             .collect()
     }
 
-    /// Weights and moments of `part` of every bucket.
-    fn held(&self, part: impl Fn(&Bucket) -> Range<usize>) -> Vec<Held> {
+    /// `moments` of `part` of every bucket; of what this rank updates, unless they are weights.
+    fn held(&self, moments: &[Moment], part: impl Fn(&Bucket) -> Range<usize>) -> Vec<Held> {
         let own = self.mesh.coordinate(Axis::Data);
         let mut found = Vec::new();
-        for moment in Moment::ALL {
+        for &moment in moments {
             for (bucket, moments) in self.buckets.iter().zip(&self.moments) {
                 let part = part(bucket);
                 let updated = updated(bucket, &self.layout, own);
                 for piece in bucket.pieces(&part) {
                     let parameter = &self.network.parameters()[piece.parameter];
                     let (start, len) = (piece.elements.start, piece.elements.len());
-                    let in_state = (part.start + piece.offset).wrapping_sub(updated.start);
+                    let in_state = || part.start + piece.offset - updated.start;
                     let view = match moment {
                         Moment::Weight => parameter.weight.flat_range(start, len),
-                        Moment::First => moments[0].flat_range(in_state, len),
-                        Moment::Second => moments[1].flat_range(in_state, len),
+                        Moment::First => moments[0].flat_range(in_state(), len),
+                        Moment::Second => moments[1].flat_range(in_state(), len),
                     };
                     let first = parameter.elements().start + start;
                     let elements = first..first + len;
@@ -405,11 +410,9 @@ impl Engine {
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         checkpoint.check_model(self.network.model(), &self.tensors())?;
         let own = self.mesh.coordinate(Axis::Data);
-        let mut wanted = self.held(|bucket| updated(bucket, &self.layout, own));
-        wanted.retain(|held| held.moment != Moment::Weight);
-        wanted.extend(
-            self.held(|bucket| 0..bucket.weights.cols).into_iter().filter(|h| h.moment == Moment::Weight),
-        );
+        let mut wanted = self.held(&[Moment::Weight], |bucket| 0..bucket.weights.cols);
+        wanted
+            .extend(self.held(&[Moment::First, Moment::Second], |bucket| updated(bucket, &self.layout, own)));
         for held in wanted {
             let name = held.moment.of(&self.network.parameters()[held.parameter].name);
             checkpoint.read_range(&name, &held.elements, |first, values| {

@@ -25,6 +25,7 @@ mod ranks;
 #[cfg(test)]
 mod testing;
 mod trainer;
+pub mod verify;
 pub mod watch;
 
 pub use checkpoint::Resume;

@@ -21,6 +21,7 @@ pub struct Plan {
     pub(crate) run: Run,
     pub(crate) layout: Layout,
     pub(crate) mesh: Mesh,
+    stage: Stage,
     /// Of the largest step's groups.
     pub(crate) schedule: Schedule,
     pub(crate) network: Network,
@@ -75,7 +76,7 @@ impl Plan {
         let mut table = Table::new();
         let network = Network::plan_stage(&run.model, &options, &stage, slots, device, &mut table)?;
         let buckets = buckets(network.parameters(), data);
-        let levels = (0..layout.groups().ilog2())
+        let levels = (0..layout.waiting_groups())
             .map(|level| {
                 let buffer = |bucket: &Bucket| {
                     let name = format!("{}.grad of an earlier group, level {level}", bucket.name);
@@ -108,6 +109,7 @@ impl Plan {
             run,
             layout,
             mesh,
+            stage,
             schedule,
             network,
             buckets,
@@ -117,6 +119,11 @@ impl Plan {
             table,
             scratch_bytes,
         })
+    }
+
+    /// The layers of this rank.
+    pub const fn stage(&self) -> &Stage {
+        &self.stage
     }
 
     pub const fn layout(&self) -> &Layout {
@@ -159,7 +166,8 @@ impl Plan {
         Ok(())
     }
 
-    fn rows(&self) -> impl Iterator<Item = (&'static str, usize)> {
+    /// Bytes by class, scratch memory and the copy that checkpoints are written from.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, usize)> {
         Class::ALL
             .iter()
             .map(|&class| (class.name(), self.table.class_bytes(class)))
@@ -174,7 +182,8 @@ impl Plan {
         self.table.entries().iter().map(line).collect()
     }
 
-    pub(crate) fn to_json(&self) -> Vec<u8> {
+    /// The memory table with every buffer.
+    pub fn to_value(&self) -> serde_json::Value {
         #[derive(Serialize)]
         struct Memory<'a> {
             total_bytes: usize,
@@ -208,7 +217,11 @@ impl Plan {
                 })
                 .collect(),
         };
-        let mut text = serde_json::to_vec_pretty(&memory).expect("names and numbers always serialize");
+        serde_json::to_value(&memory).expect("names and numbers always serialize")
+    }
+
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(&self.to_value()).expect("a value always serializes");
         text.push(b'\n');
         text
     }

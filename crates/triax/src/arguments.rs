@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use triax_spec::run::{DeviceKind, Kernel, Precision};
+use triax_spec::run::{DeviceKind, Kernel, NumericsMode, Precision};
 
 /// Raw text in, a trained giant language model out.
 ///
@@ -23,8 +23,13 @@ pub(crate) enum Command {
     Curate(Curate),
     /// Turn text into token files (.bin/.idx), training a tokenizer first if asked
     Tokenize(Tokenize),
+    /// Say what a run will do and need, before anything is allocated
+    Plan(Plan),
     /// Train a network as a run file says
     Train(Train),
+    /// Prove that layouts give the same bits, or that a checkpoint is whole
+    #[command(subcommand)]
+    Verify(Verify),
     /// Continue a text
     Generate(Generate),
     /// Make a checkpoint from another program's model
@@ -175,6 +180,78 @@ pub(crate) struct Train {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The run file (TOML)
+    pub(crate) run: PathBuf,
+    /// Replace a value of the run file: --set layout.tensor=8 (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Ranks of the whole run; 0 for as many as the run file names
+    #[arg(long, default_value_t = 0)]
+    pub(crate) world: usize,
+    /// List every buffer of this rank
+    #[arg(long)]
+    pub(crate) rank: Option<usize>,
+    /// Memory that each rank may take, in GiB; a plan that needs more is refused
+    #[arg(long)]
+    pub(crate) memory: Option<f64>,
+    /// Print the plan as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verify {
+    /// Train a tiny model in several layouts and compare every bit with one rank's
+    Layouts(VerifyLayouts),
+    /// Check every size, name and hash of a checkpoint
+    Checkpoint {
+        /// A checkpoint, or a run folder (its newest checkpoint)
+        folder: PathBuf,
+        /// Print the result as one JSON object on standard output
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyLayouts {
+    /// Most ranks of a layout
+    #[arg(long, default_value_t = 8)]
+    pub(crate) world: usize,
+    /// Layouts drawn from all that fit; 0 for all of them
+    #[arg(long, default_value_t = 20)]
+    pub(crate) sample: usize,
+    /// Of the draw, the weights and the text
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// A given layout instead (repeatable): tp=2,pp=2,dp=2,zero=1,sp=1,schedule=zb-h1,chunks=1,recompute=full
+    #[arg(long, value_name = "tp=…,pp=…,dp=…")]
+    pub(crate) layout: Vec<String>,
+    #[arg(long, default_value_t = 4)]
+    pub(crate) layers: usize,
+    #[arg(long, default_value_t = 8)]
+    pub(crate) heads: usize,
+    #[arg(long, default_value_t = 64)]
+    pub(crate) hidden: usize,
+    #[arg(long, default_value_t = 211)]
+    pub(crate) vocab: usize,
+    #[arg(long, default_value_t = 16)]
+    pub(crate) seq: usize,
+    /// Llama style instead of GPT style
+    #[arg(long)]
+    pub(crate) llama: bool,
+    #[arg(long, default_value = "bf16", value_parser = names::<Precision>(Precision::NAMES))]
+    pub(crate) dtype: Precision,
+    /// Optimizer steps of each run
+    #[arg(long, default_value_t = 3)]
+    pub(crate) steps: u64,
+    /// Print each layout as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Resume {
     /// Go on from the newest checkpoint; without one it is an error
@@ -291,6 +368,15 @@ pub(crate) struct BenchTrain {
     /// Replaces the preset's vocabulary; GPT-2's is padded to 50304 by default
     #[arg(long)]
     pub(crate) vocab: Option<usize>,
+    /// Ranks, as threads: tp=2,pp=1,dp=1, also zero, sp, schedule, chunks, recompute
+    #[arg(long, value_name = "tp=…,pp=…,dp=…")]
+    pub(crate) layout: Option<String>,
+    /// Micro-batches of each replica in a step
+    #[arg(long, default_value_t = 1)]
+    pub(crate) micro_batches: usize,
+    /// exact: the same bits in every layout; fast: sums in whatever order is quickest
+    #[arg(long, default_value = "exact", value_parser = names::<NumericsMode>(NumericsMode::NAMES))]
+    pub(crate) numerics: NumericsMode,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
     /// Print the result as one JSON object on standard output

@@ -3,10 +3,25 @@
 use crate::arguments::DeviceArguments;
 use crate::console;
 use crate::failure::Failure;
+use triax_spec::Run;
 use triax_spec::run::{DeviceKind, Kernel, Precision};
 use triax_tensor::cpu::{self, Cpu};
 use triax_tensor::reference::Reference;
 use triax_tensor::{Class, DType, Device, Table};
+
+/// The device that a run file asks for. Ranks that are threads share the cores out.
+pub(crate) fn selected(run: &Run) -> DeviceArguments {
+    DeviceArguments { device: run.device.kind, threads: run.device.threads, kernel: run.device.kernel }
+}
+
+/// The threads of each of `ranks` ranks on this machine.
+pub(crate) fn threads_of_a_rank(threads: usize, ranks: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match threads {
+        0 => (cores / ranks).max(1),
+        threads => threads,
+    }
+}
 
 /// A device without memory yet.
 pub(crate) fn device(arguments: DeviceArguments) -> Result<Box<dyn Device>, Failure> {

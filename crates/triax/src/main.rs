@@ -8,11 +8,12 @@ mod demo;
 mod failure;
 mod files;
 mod interrupt;
+mod layout;
 mod machine;
 mod random_steps;
 mod source;
 
-use arguments::{Arguments, Bench, Command, ExportTo, ImportFrom};
+use arguments::{Arguments, Bench, Command, ExportTo, ImportFrom, Verify};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -30,6 +31,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Curate(arguments) => commands::curate::run(&arguments),
         Command::Tokenize(arguments) => commands::tokenize::run(&arguments),
+        Command::Plan(arguments) => commands::plan::run(&arguments),
+        Command::Verify(Verify::Layouts(arguments)) => commands::verify::layouts(&arguments),
+        Command::Verify(Verify::Checkpoint { folder, json }) => commands::verify::checkpoint(&folder, json),
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Generate(arguments) => commands::generate::run(&arguments),
         Command::Import(arguments) => {

@@ -51,7 +51,7 @@ impl Source {
 
     /// A checkpoint, or the newest one of a run folder; every byte of it is verified.
     pub(crate) fn checkpoint(path: &Path) -> Result<Self, Failure> {
-        let folder = if path.join("manifest.json").is_file() { path.to_owned() } else { newest(path)? };
+        let folder = newest_checkpoint(path)?;
         let opened = Checkpoint::open(&folder)
             .and_then(|checkpoint| checkpoint.verify().map(|()| checkpoint))
             .map_err(|error| Failure::run(with_causes(&error)))?;
@@ -101,6 +101,11 @@ impl Source {
         }
         Ok(tokenizer)
     }
+}
+
+/// A checkpoint itself, or the newest one of a run folder.
+pub(crate) fn newest_checkpoint(path: &Path) -> Result<PathBuf, Failure> {
+    if path.join("manifest.json").is_file() { Ok(path.to_owned()) } else { newest(path) }
 }
 
 fn newest(run: &Path) -> Result<PathBuf, Failure> {

@@ -1,13 +1,14 @@
 //! Every layout gives the bits of one rank: losses, gradient norms, weights and moments.
 
-use crate::setup::{self, step_bits};
+use crate::setup;
 use std::path::Path;
+use std::sync::Arc;
 use triax_plan::Layout;
 use triax_spec::Run;
 use triax_spec::model::{Activation, Dropout, NormKind, Positions};
-use triax_spec::run::{Amount, GlobalBatch, Precision, Recompute, ScheduleKind};
-use triax_train::checkpoint::{Checkpoint, Moment, list};
-use triax_train::{Resume, Start, StepReport, train_in_threads};
+use triax_spec::run::{Amount, GlobalBatch, OnNonfinite, Precision, Recompute, ScheduleKind, SpikeAction};
+use triax_train::verify::{Evidence, Witness, difference};
+use triax_train::{Resume, Start, train_in_threads};
 
 /// Four layers and eight heads, so that every axis has something to split.
 fn run(data: &Path, llama: bool) -> Run {
@@ -67,64 +68,13 @@ impl Place {
     }
 }
 
-#[derive(Default)]
-struct Told {
-    steps: Vec<StepReport>,
-    held_out: Vec<u64>,
-}
-
-impl triax_train::Observer for Told {
-    fn step(&mut self, step: &StepReport) {
-        self.steps.push(*step);
-    }
-    fn evaluation(&mut self, evaluation: &triax_train::Evaluation) {
-        self.held_out.push(evaluation.loss.to_bits());
-    }
-}
-
-/// Everything that must not depend on the layout.
-#[derive(PartialEq)]
-struct Outcome {
-    steps: Vec<(u64, u64, u64, u64, u32)>,
-    held_out: Vec<u64>,
-    state: Vec<(String, Vec<u32>)>,
-}
-
-fn train(run: &Run, directory: &Path, resume: Resume) -> Outcome {
+fn train(run: &Run, directory: &Path, resume: Resume) -> Evidence {
     let layout = Layout::new(run, 0).unwrap();
-    let mut told = Told::default();
+    let mut witness = Witness::default();
     let start = Start::new(resume);
     let device = || setup::device(run);
-    train_in_threads(run, &layout, Default::default(), &device, directory, &start, &mut told).unwrap();
-    let (_, folder) = list(directory).unwrap().pop().unwrap();
-    let checkpoint = Checkpoint::open(&folder).unwrap();
-    checkpoint.verify().unwrap();
-    let bits = |name: &String| {
-        let mut values = Vec::new();
-        checkpoint.read(name, |_, piece| values.extend(piece.iter().map(|v| v.to_bits()))).unwrap();
-        (name.clone(), values)
-    };
-    let names: Vec<String> = checkpoint.manifest().tensors.iter().map(|t| t.name.clone()).collect();
-    assert!(names.contains(&Moment::Second.of("norm.weight")));
-    Outcome {
-        steps: told.steps.iter().map(step_bits).collect(),
-        held_out: told.held_out,
-        state: names.iter().map(bits).collect(),
-    }
-}
-
-/// Says where two outcomes part.
-fn assert_same(found: &Outcome, expected: &Outcome, what: &str) {
-    for (found, expected) in found.steps.iter().zip(&expected.steps) {
-        assert_eq!(found, expected, "{what}: (step, samples, loss, norm, rate)");
-    }
-    assert_eq!(found.steps.len(), expected.steps.len(), "{what}");
-    for ((name, found), (_, expected)) in found.state.iter().zip(&expected.state) {
-        let first = found.iter().zip(expected).position(|(a, b)| a != b);
-        assert_eq!(first, None, "{what}: first element of `{name}` that differs");
-    }
-    assert_eq!(found.held_out, expected.held_out, "{what}: held-out losses");
-    assert!(found == expected, "{what}");
+    train_in_threads(run, &layout, Default::default(), &device, directory, &start, &mut witness).unwrap();
+    witness.evidence(directory).unwrap()
 }
 
 fn compare(llama: bool, places: &[Place]) {
@@ -134,7 +84,9 @@ fn compare(llama: bool, places: &[Place]) {
     for (index, place) in places.iter().enumerate() {
         let directory = data.path().join(format!("other-{index}"));
         let found = train(&place.apply(&run), &directory, Resume::Never);
-        assert_same(&found, &expected, &format!("{place:?}"));
+        if let Some(difference) = difference(&found, &expected).unwrap() {
+            panic!("{place:?}: {difference}");
+        }
     }
 }
 
@@ -158,4 +110,74 @@ fn every_axis_gives_the_bits_of_one_rank_for_gpt() {
 #[test]
 fn every_axis_gives_the_bits_of_one_rank_for_llama() {
     compare(true, &AXES);
+}
+
+/// Each pair saves under the one and goes on under the other, against the run that never stopped.
+#[test]
+fn a_checkpoint_of_any_layout_goes_on_in_any_other() {
+    let data = tempfile::tempdir().unwrap();
+    let run = run(data.path(), false);
+    let expected = train(&ONE.apply(&run), &data.path().join("one"), Resume::Never);
+    let places = [ONE, AXES[1], AXES[6], AXES[7], AXES[8]];
+    for (index, (first, second)) in places.iter().zip(places.iter().cycle().skip(2)).enumerate() {
+        let directory = data.path().join(format!("pair-{index}"));
+        let mut begun = first.apply(&run);
+        begun.train.stop = Amount::Steps(2);
+        train(&begun, &directory, Resume::Never);
+        let found = train(&second.apply(&run), &directory, Resume::Must);
+        if let Some(difference) = difference(&found, &expected).unwrap() {
+            panic!("{first:?}, then {second:?}: {difference}");
+        }
+    }
+}
+
+/// The first weights with one element that is no number.
+struct Poisoned(Run);
+
+impl triax_model::TensorSource for Poisoned {
+    fn tensor(&self, name: &str) -> Result<Vec<f32>, triax_model::ModelError> {
+        let stage = triax_model::Stage::whole(&self.0.model);
+        let declared = triax_model::declare(&self.0.model, &stage);
+        let tensor = declared.iter().find(|d| d.name == name).unwrap();
+        let mut values = vec![0.01; tensor.elements()];
+        if name == "layer.2.feed_forward.down.weight" {
+            *values.last_mut().unwrap() = f32::NAN;
+        }
+        Ok(values)
+    }
+}
+
+#[test]
+fn a_value_that_is_no_number_on_one_rank_makes_all_ranks_skip_the_same_samples_and_is_named() {
+    let data = tempfile::tempdir().unwrap();
+    let mut run = run(data.path(), false);
+    run.train.on_nonfinite = OnNonfinite { action: SpikeAction::Skip, limit: 10 };
+    run.train.evaluate_every = 0;
+    let run = Place { tensor: 2, pipeline: 2, data: 2, ..ONE }.apply(&run);
+    let start = Start { initial: Some(Arc::new(Poisoned(run.clone()))), ..Start::new(Resume::Never) };
+    let directory = data.path().join("run");
+    let device = || setup::device(&run);
+    let layout = Layout::new(&run, 0).unwrap();
+    train_in_threads(&run, &layout, Default::default(), &device, &directory, &start, &mut ()).unwrap();
+    let skipped = std::fs::read_to_string(directory.join("skipped.jsonl")).unwrap();
+    let lines: Vec<&str> = skipped.lines().collect();
+    assert_eq!(lines.len(), 3, "{skipped}");
+    assert!(lines[0].contains("\"start\":0,\"end\":8"), "{skipped}");
+    assert!(lines[0].contains("`layer.") && lines[0].contains("on rank "), "{skipped}");
+}
+
+#[test]
+fn a_rank_that_fails_ends_the_run_with_its_own_reason() {
+    let data = tempfile::tempdir().unwrap();
+    let run = Place { data: 2, ..ONE }.apply(&run(data.path(), false));
+    let directory = data.path().join("run");
+    std::fs::create_dir_all(&directory).unwrap();
+    // What should be a log is a folder: the first rank cannot open it, the second waits for the first.
+    std::fs::create_dir(directory.join("metrics.jsonl")).unwrap();
+    let layout = Layout::new(&run, 0).unwrap();
+    let device = || setup::device(&run);
+    let start = Start::new(Resume::Never);
+    let failed = train_in_threads(&run, &layout, Default::default(), &device, &directory, &start, &mut ());
+    let message = failed.unwrap_err().to_string();
+    assert!(message.contains("metrics.jsonl"), "{message}");
 }

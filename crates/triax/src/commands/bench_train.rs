@@ -1,17 +1,20 @@
 //! `triax bench train`: training steps of a preset on random tokens, by the trainer's own engine; without
 //! data files, logs and checkpoints.
 
-use crate::arguments::BenchTrain;
+use crate::arguments::{BenchTrain, DeviceArguments};
 use crate::console::{bytes, count, json_line};
-use crate::failure::Failure;
-use crate::machine;
+use crate::failure::{Failure, with_causes};
 use crate::random_steps::{RandomSteps, Step, median};
+use crate::{layout, machine};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use triax_comm::Collective;
+use triax_comm::local::LocalRank;
 use triax_spec::model::Model;
-use triax_spec::run::{Amount, Checkpoint, Data, Device, GlobalBatch, Layout, Numerics};
+use triax_spec::run::{Amount, Checkpoint, Data, Device, GlobalBatch, Numerics};
 use triax_spec::{Preset, Run, presets};
 use triax_tensor::Class;
+use triax_train::{Plan, TrainError, in_threads};
 
 /// GPT-2's 50257 ids, padded as its trainers do.
 const PADDED_GPT2_VOCABULARY: usize = 50304;
@@ -24,6 +27,7 @@ struct Outcome {
     sequence: usize,
     dtype: &'static str,
     device: String,
+    layout: String,
     /// Of the median step.
     tokens_per_s: f64,
     peak_rss_mb: Option<f64>,
@@ -43,26 +47,45 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
     let preset = preset(&arguments.model)?;
     let model = model(preset, arguments)?;
     let peak = machine::peak_of(arguments.device, arguments.dtype)?;
-    let device = machine::device(arguments.device)?;
+    let run = run_of(preset, model, arguments)?;
+    let planned = super::plan::layout_of(&run, 0)?;
+    let threads = machine::threads_of_a_rank(arguments.device.threads, planned.world());
+    let arguments_of_a_rank = DeviceArguments { threads, ..arguments.device };
+    let device = machine::device(arguments_of_a_rank)?;
     let description = device.describe();
-    let run = run_of(preset, model, arguments);
-    let plan = RandomSteps::plan(&run, &*device)?;
+    let plan =
+        Plan::of_rank(&run, &planned, 0, &*device).map_err(|error| Failure::usage(with_causes(&error)))?;
     let parameters = triax_spec::parameters(&run.model);
-    eprintln!("{}: {} parameters, {description}", preset.name, count(parameters as f64));
+    eprintln!("{}: {} parameters, {description}, {planned}", preset.name, count(parameters as f64));
     eprint!("{}", machine::memory_table(plan.table(), plan.scratch_bytes()));
     let memory = Class::ALL.iter().map(|&class| (class.name(), plan.table().class_bytes(class))).collect();
     let scratch_bytes = plan.scratch_bytes();
-    let mut steps = RandomSteps::new(&run, plan, device)?;
+    drop((plan, device));
     let (mut losses, mut step_s) = (Vec::new(), Vec::new());
-    for step in 0..=arguments.steps {
-        let Step { loss, seconds } = steps.step()?;
+    let steps_of = |rank: LocalRank, tell: &mut dyn FnMut(usize, Step)| -> Result<(), TrainError> {
+        let device = machine::device(arguments_of_a_rank).expect("this device was made before");
+        let plan = Plan::of_rank(&run, &planned, rank.rank(), &*device)?;
+        let mut steps = RandomSteps::new(&run, plan, device, Box::new(rank))?;
+        for step in 0..=arguments.steps {
+            tell(step, steps.step()?);
+        }
+        steps.leave()
+    };
+    let tell = &mut |step: usize, Step { loss, seconds }: Step| {
         losses.push(loss);
         // The first step touches every page for the first time.
         if step > 0 {
             step_s.push(seconds);
         }
         eprintln!("step {step}: loss {loss:.4}, {seconds:.3} s");
-    }
+    };
+    in_threads(
+        planned.world(),
+        Default::default(),
+        |rank| steps_of(rank, tell),
+        |rank| steps_of(rank, &mut |_, _| ()),
+    )
+    .map_err(|error| Failure::run(with_causes(&error)))?;
     let tokens = (arguments.batch * arguments.seq) as f64;
     let tokens_per_s = tokens / median(&step_s);
     let outcome = Outcome {
@@ -72,6 +95,7 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
         sequence: arguments.seq,
         dtype: arguments.dtype.name(),
         device: description,
+        layout: layout::show(&run.layout),
         tokens_per_s,
         peak_rss_mb: machine::peak_rss_mb(),
         loss_first: losses[0],
@@ -120,23 +144,33 @@ fn model(preset: &Preset, arguments: &BenchTrain) -> Result<Model, Failure> {
     Ok(model)
 }
 
-/// The preset's recipe, one micro-batch a step, nothing saved.
-fn run_of(preset: &Preset, model: Model, arguments: &BenchTrain) -> Run {
+/// The preset's recipe on the asked-for layout, nothing saved.
+fn run_of(preset: &Preset, model: Model, arguments: &BenchTrain) -> Result<Run, Failure> {
+    let mut layout = layout::parse(arguments.layout.as_deref().unwrap_or(""), 1)?;
+    let pieces = layout.data * arguments.micro_batches;
+    if pieces == 0 || !arguments.batch.is_multiple_of(pieces) {
+        return Err(Failure::usage(format!(
+            "--batch {} cannot be cut into {} micro-batches on {} replicas",
+            arguments.batch, arguments.micro_batches, layout.data
+        ))
+        .help(format!("use --batch {}", arguments.batch.next_multiple_of(pieces.max(1)))));
+    }
+    layout.micro_batch = arguments.batch / pieces;
     let mut train = preset.recipe.train(&model);
     train.precision = arguments.dtype;
     train.sequence = arguments.seq;
     train.global_batch = GlobalBatch::constant(arguments.batch as u64);
-    Run {
+    Ok(Run {
         model,
         data: Data { blend: Vec::new(), validation: Vec::new(), seed: 1 },
         train,
-        layout: Layout::single(arguments.batch),
+        layout,
         checkpoint: Checkpoint { every: Amount::Steps(0), keep: 0 },
-        numerics: Numerics::default(),
+        numerics: Numerics { mode: arguments.numerics, ..Numerics::default() },
         device: Device {
             kind: arguments.device.device,
             threads: arguments.device.threads,
             kernel: arguments.device.kernel,
         },
-    }
+    })
 }

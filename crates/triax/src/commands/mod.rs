@@ -7,5 +7,7 @@ pub(crate) mod bench_train;
 pub(crate) mod curate;
 pub(crate) mod generate;
 pub(crate) mod hugging_face;
+pub(crate) mod plan;
 pub(crate) mod tokenize;
 pub(crate) mod train;
+pub(crate) mod verify;

@@ -1,7 +1,7 @@
 //! `triax train`: executes a run file, shows how it goes, stops cleanly when asked.
 
 use crate::arguments::{self, DeviceArguments, Train};
-use crate::console::{Progress, count, duration, json_line};
+use crate::console::{Progress, bytes, count, duration, json_line};
 use crate::failure::{Failure, with_causes};
 use crate::{files, interrupt, machine};
 use serde_json::json;
@@ -11,28 +11,42 @@ use triax_spec::Run;
 use triax_train::checkpoint::Saved;
 use triax_train::watch::{Alarm, Response};
 use triax_train::{
-    Evaluation, Observer, Outcome, Plan, Resume, Start, Started, StepReport, TrainError, Trainer,
-    available_memory,
+    Evaluation, Observer, Outcome, Plan, Resume, Start, Started, StepReport, TrainError, available_memory,
+    train_in_threads,
 };
 
 pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
     let run = load(arguments)?;
     let folder = folder(arguments);
-    let selected =
-        DeviceArguments { device: run.device.kind, threads: run.device.threads, kernel: run.device.kernel };
-    let peak = machine::peak_of(selected, run.train.precision)?;
+    let layout = super::plan::layout_of(&run, 0)?;
+    let world = layout.world();
+    let threads = machine::threads_of_a_rank(run.device.threads, world);
+    let selected = DeviceArguments { threads, ..machine::selected(&run) };
+    let whole = DeviceArguments { threads: threads * world, ..selected };
+    let peak = machine::peak_of(whole, run.train.precision)?;
     let device = machine::device(selected)?;
-    let plan = Plan::new(&run, &*device).map_err(|error| Failure::usage(with_causes(&error)))?;
+    let plans = (0..world)
+        .map(|rank| Plan::of_rank(&run, &layout, rank, &*device))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Failure::usage(with_causes(&error)))?;
     eprintln!(
         "{} parameters on {}, run folder {}",
         count(triax_spec::parameters(&run.model) as f64),
         device.describe(),
         folder.display()
     );
-    eprint!("{plan}");
-    if let Some(available) = available_memory() {
-        plan.check_memory(available).map_err(|error| Failure::usage(error.to_string()))?;
+    let needed = plans.iter().map(Plan::total_bytes).sum();
+    if world > 1 {
+        eprintln!("{layout}, as threads; {} together, of which rank 0 takes", bytes(needed));
     }
+    eprint!("{}", plans[0]);
+    if let Some(available) = available_memory()
+        && needed > available
+    {
+        let micro_batch = run.layout.micro_batch;
+        return Err(failure(TrainError::Memory { needed, available, micro_batch }));
+    }
+    drop((plans, device));
 
     let mut start = Start::new(match arguments.resume {
         arguments::Resume::Must => Resume::Must,
@@ -41,11 +55,15 @@ pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
     });
     start.stop = interrupt::flag()?;
     start.peak_flops = peak.map(|gflops| gflops * 1e9);
-    let mut trainer = Trainer::open(plan, device, triax_train::alone(), &folder, start).map_err(failure)?;
-    keep_tokenizer(&run, &folder)?;
+    let device = || machine::device(selected).expect("this device was made before");
     let mut shown = Shown::new(arguments.json);
-    let outcome = trainer.train(&mut shown).map_err(failure)?;
-    shown.finish(&outcome, &folder)
+    let options = Default::default();
+    let outcome = train_in_threads(&run, &layout, options, &device, &folder, &start, &mut shown);
+    // Not before: a run that is refused leaves its folder as it was.
+    if folder.is_dir() && outcome.is_ok() {
+        keep_tokenizer(&run, &folder)?;
+    }
+    shown.finish(&outcome.map_err(failure)?, &folder)
 }
 
 fn load(arguments: &Train) -> Result<Run, Failure> {

@@ -4,7 +4,7 @@
 //! When that would be too few to learn anything, the next smaller network is tried.
 
 use crate::arguments::DeviceArguments;
-use crate::failure::Failure;
+use crate::failure::{Context, Failure};
 use crate::machine;
 use crate::random_steps::{RandomSteps, median};
 use std::fmt::Write;
@@ -154,9 +154,11 @@ fn time_step(run: &Run, device: DeviceArguments) -> Result<f64, Failure> {
     const TIMED: usize = 7;
     let device = machine::device(device)?;
     let plan = RandomSteps::plan(run, &*device)?;
-    let mut steps = RandomSteps::new(run, plan, device)?;
-    let seconds =
-        (0..WARM_UP + TIMED).map(|_| Ok(steps.step()?.seconds)).collect::<Result<Vec<f64>, Failure>>()?;
+    let failed = || "cannot time a training step".to_owned();
+    let mut steps = RandomSteps::new(run, plan, device, triax_train::alone()).context(failed)?;
+    let seconds = (0..WARM_UP + TIMED)
+        .map(|_| Ok(steps.step().context(failed)?.seconds))
+        .collect::<Result<Vec<f64>, Failure>>()?;
     Ok(median(&seconds[WARM_UP..]))
 }
 
