@@ -10,6 +10,7 @@ mod dedup;
 mod document;
 mod error;
 pub mod extract;
+pub mod filters;
 mod global;
 pub mod pipeline;
 pub mod readers;

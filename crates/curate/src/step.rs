@@ -2,6 +2,7 @@
 
 use crate::CurateError;
 use crate::document::Document;
+pub use crate::filters::text::Scratch;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -56,9 +57,3 @@ pub trait FilterConfig {
     /// When settings contradict each other, or a file they name cannot be used.
     fn filter(self) -> Result<Box<dyn Filter>, CurateError>;
 }
-
-/// Buffers of one thread, reused for every document, so that filters share one segmentation of a text.
-/// What is in it never changes a verdict.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Scratch {}

@@ -170,7 +170,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn whole(model: &Model) -> Self {
-        Self { chunks: vec![0..model.layers], first: true, last: true }
+        Self { chunks: Vec::from([0..model.layers]), first: true, last: true }
     }
 
     /// Numbers of all its layers, chunk after chunk.
