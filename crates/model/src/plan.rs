@@ -170,7 +170,8 @@ pub struct Stage {
 
 impl Stage {
     pub fn whole(model: &Model) -> Self {
-        Self { chunks: Vec::from([0..model.layers]), first: true, last: true }
+        let all = 0..model.layers;
+        Self { chunks: vec![all], first: true, last: true }
     }
 
     /// Numbers of all its layers, chunk after chunk.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use triax_tensor::{DType, Need, Norm, NormBackward, NormKind, ResidualAdd};
 
 use crate::arena::{Arena, Input, Output};
-use crate::bound::{U, roundoff, sum};
+use crate::bound::{U, sum};
 use crate::harness::{act, check, dropout, size};
 
 #[derive(Clone, Debug)]
