@@ -50,18 +50,18 @@ impl Codec for FileCodec {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Split {
-    pub context: Vec<u32>,
-    pub target: Vec<u32>,
+pub(crate) struct Split {
+    pub(crate) context: Vec<u32>,
+    pub(crate) target: Vec<u32>,
     /// The first token of the target holds a piece of the context.
-    pub joined: bool,
+    pub(crate) joined: bool,
 }
 
 /// White space at the context's end moves to the target: a token usually carries the space before it.
 ///
 /// # Errors
 /// When the text cannot be tokenised.
-pub fn split(codec: &(impl Codec + ?Sized), context: &str, target: &str) -> Result<Split, EvalError> {
+pub(crate) fn split(codec: &(impl Codec + ?Sized), context: &str, target: &str) -> Result<Split, EvalError> {
     let kept = context.trim_end();
     let whole = codec.encode(&format!("{context}{target}"))?;
     let before = if kept.is_empty() { Vec::new() } else { codec.encode(kept)? };
@@ -81,16 +81,16 @@ pub fn split(codec: &(impl Codec + ?Sized), context: &str, target: &str) -> Resu
 }
 
 /// A context and what is scored behind it; together at most one token more than the network's context.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
-    pub context: Vec<u32>,
-    pub target: Vec<u32>,
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Window {
+    pub(crate) context: Vec<u32>,
+    pub(crate) target: Vec<u32>,
 }
 
 /// Cuts to windows of `length` tokens (and one that is only predicted). The context loses its beginning first
 /// (`true` beside it); a target that is longer than a window goes through several, each token scored once, every one
 /// but the first window filled up with the tokens before it. `context` has at least one token.
-pub fn windows(context: &[u32], target: &[u32], length: usize) -> (Vec<Window>, bool) {
+pub(crate) fn windows(context: &[u32], target: &[u32], length: usize) -> (Vec<Window>, bool) {
     let room = length + 1;
     let cut = context.len() + target.len() > room;
     if target.len() <= length {

@@ -80,6 +80,18 @@ impl Words<'_> {
             .collect()
     }
 
+    /// The same of logarithms, without leaving them.
+    pub fn join_logarithms(&self, words: &[f64], expansion: Expansion) -> Vec<f64> {
+        match expansion {
+            Expansion::First | Expansion::Max => self.join(words, expansion),
+            Expansion::Sum | Expansion::Mean => {
+                let highest = words.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let raised: Vec<f64> = words.iter().map(|word| (word - highest).exp()).collect();
+                self.join(&raised, expansion).into_iter().map(|label| label.ln() + highest).collect()
+            }
+        }
+    }
+
     /// `evidence`: one non-negative value a word. `content_free`: the same for each content-free input, at least one.
     /// Neither needs to sum to 1.
     pub fn calibrate(
@@ -280,6 +292,19 @@ mod tests {
         assert_eq!(words.join(&values, Expansion::Sum), [0.1, 0.2 + 0.3 + 0.4]);
         assert_eq!(words.join(&values, Expansion::Mean), [0.1, (0.2 + 0.3 + 0.4) / 3.0]);
         assert_eq!(words.join(&values, Expansion::Max), [0.1, 0.4]);
+    }
+
+    #[test]
+    fn logarithms_are_joined_as_what_they_stand_for() {
+        let words = Words { sizes: &[1, 3] };
+        let values = [0.1f64, 0.2, 0.3, 0.4];
+        let logarithms = values.map(f64::ln);
+        for expansion in [Expansion::First, Expansion::Sum, Expansion::Mean, Expansion::Max] {
+            let found = words.join_logarithms(&logarithms, expansion);
+            for (found, expected) in found.iter().zip(words.join(&values, expansion)) {
+                assert!((found.exp() - expected).abs() < 1e-12);
+            }
+        }
     }
 
     #[test]

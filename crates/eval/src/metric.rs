@@ -33,7 +33,7 @@ impl Estimate {
 }
 
 /// Of a sample (divided by n − 1); `None` for fewer than two values.
-pub fn deviation(values: &[f64]) -> Option<f64> {
+pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     (values.len() > 1).then(|| {
         let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
@@ -66,15 +66,15 @@ impl Metric {
 
 /// Likelihood of documents by their own words and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Document {
-    pub log_prob: f64,
-    pub tokens: usize,
-    pub words: usize,
-    pub bytes: usize,
+pub(crate) struct Document {
+    pub(crate) log_prob: f64,
+    pub(crate) tokens: usize,
+    pub(crate) words: usize,
+    pub(crate) bytes: usize,
 }
 
 /// `exp(−Σ ln p / Σ units)` and `bits_per_byte`; no errors, as documents differ in length.
-pub fn perplexities(documents: &[Document]) -> BTreeMap<&'static str, Estimate> {
+pub(crate) fn perplexities(documents: &[Document]) -> BTreeMap<&'static str, Estimate> {
     let sum = |count: fn(&Document) -> usize| documents.iter().map(count).sum::<usize>() as f64;
     let log_prob: f64 = documents.iter().map(|document| document.log_prob).sum();
     let estimate = |value| Estimate { value, standard_error: None, items: documents.len() };

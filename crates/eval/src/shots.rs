@@ -23,18 +23,22 @@ impl Draw {
 }
 
 impl std::str::FromStr for Draw {
-    type Err = String;
+    type Err = UnknownDraw;
 
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, UnknownDraw> {
         match name {
             "random" => Ok(Self::Random),
             "once" => Ok(Self::Once),
             "first" => Ok(Self::First),
             "balanced" => Ok(Self::Balanced),
-            _ => Err(format!("`{name}` is not one of {}", Self::NAMES.join(", "))),
+            _ => Err(UnknownDraw(name.to_owned())),
         }
     }
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not one of {names}", names = Draw::NAMES.join(", "))]
+pub struct UnknownDraw(pub String);
 
 /// Where shots are drawn from.
 #[derive(Clone, Copy, Debug)]
@@ -88,24 +92,24 @@ impl Pool<'_> {
 }
 
 /// Random numbers addressed by a name: BLAKE3's output stream.
-struct Stream(blake3::OutputReader);
+pub(crate) struct Stream(blake3::OutputReader);
 
 impl Stream {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("triax eval shots v1");
         hasher.update(name.as_bytes());
         Self(hasher.finalize_xof())
     }
 
     /// Below `bound`, which is not 0. Multiplying 64 random bits favours no number by more than `bound` / 2⁶⁴.
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         let mut bytes = [0; 8];
         self.0.fill(&mut bytes);
         ((u128::from(u64::from_le_bytes(bytes)) * bound as u128) >> 64) as usize
     }
 
     /// `count` different numbers below `bound`, in random order; all of them where there are no more.
-    fn some_of(&mut self, bound: usize, count: usize) -> Vec<usize> {
+    pub(crate) fn some_of(&mut self, bound: usize, count: usize) -> Vec<usize> {
         // Only the places that were swapped are kept: a draw of 32 from 100,000 is 32 steps.
         let mut swapped = std::collections::HashMap::new();
         (0..count.min(bound))

@@ -138,6 +138,9 @@ pub enum InferError {
         "the text has {tokens} tokens, the network's context holds {capacity}: shorten it to at most {capacity}"
     )]
     TooLong { tokens: usize, capacity: usize },
+    /// The network is behind something else, and that failed.
+    #[error("{message}")]
+    Elsewhere { message: String },
     #[error(transparent)]
     Sampling(#[from] SamplingError),
 }

@@ -1,5 +1,9 @@
 //! The command line, declared once: `--help`, errors and parsing all come from these types.
 
+mod eval;
+
+pub(crate) use eval::{Eval, EvalOther, EvalPrompts, EvalTasks};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use triax_spec::run::{DeviceKind, Kernel, NumericsMode, Precision};
@@ -32,6 +36,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Continue a text
     Generate(Generate),
+    /// Judge a network by tasks
+    Eval(Box<Eval>),
     /// Make a checkpoint from another program's model
     Import(Import),
     /// Write a checkpoint for another program

@@ -36,6 +36,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(Verify::Checkpoint { folder, json }) => commands::verify::checkpoint(&folder, json),
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Generate(arguments) => commands::generate::run(&arguments),
+        Command::Eval(arguments) => commands::eval::run(&arguments),
         Command::Import(arguments) => {
             let ImportFrom::Hf { folder, out, json } = arguments.from;
             commands::hugging_face::import(&folder, &out, json)

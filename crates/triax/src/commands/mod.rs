@@ -5,6 +5,7 @@ pub(crate) mod bench_gemm;
 pub(crate) mod bench_tokenize;
 pub(crate) mod bench_train;
 pub(crate) mod curate;
+pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod hugging_face;
 pub(crate) mod plan;
