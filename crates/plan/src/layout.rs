@@ -59,8 +59,11 @@ pub enum LayoutError {
         batch / *micro_batches as u64 * micro_batches.next_multiple_of(*stages) as u64
     )]
     Interleaved { stages: usize, micro_batches: usize, batch: u64 },
-    #[error("layout.zero = {zero} {reason}: use layout.zero = {works}")]
-    Zero { zero: usize, reason: String, works: usize },
+    #[error(
+        "layout.zero = {zero}: replicas share out the optimizer's moments (1); gradients (2) and weights (3) are whole on \
+         each of them in this build: use layout.zero = 1"
+    )]
+    Zero { zero: usize },
     #[error(
         "layout.schedule = \"zb-h1\" keeps what weight gradients are made of, and layout.recompute drops it: \
              use layout.recompute = \"none\" or layout.schedule = \"1f1b\""
@@ -81,6 +84,9 @@ impl Layout {
         let data = world / (tensor * pipeline);
         if data == 0 || data * tensor * pipeline != world || (layout.data != 0 && layout.data != data) {
             return Err(LayoutError::World { world, tensor, pipeline, data: layout.data });
+        }
+        if layout.zero > 1 {
+            return Err(LayoutError::Zero { zero: layout.zero });
         }
         let groups = match run.numerics.data_groups {
             0 => data,
@@ -125,29 +131,7 @@ impl Layout {
         {
             return Err(LayoutError::DeferredRecompute);
         }
-        found.check_zero(batches.end)?;
         Ok(found)
-    }
-
-    fn check_zero(&self, batch: u64) -> Result<(), LayoutError> {
-        let refused = |reason: &str, works| {
-            Err(LayoutError::Zero { zero: self.zero, reason: reason.to_owned(), works })
-        };
-        if self.zero >= 2 && self.pipeline > 1 {
-            return refused(
-                "shares out what every micro-batch of a pipeline needs again: gradients (2) or weights (3) would \
-                 cross the network with each of them",
-                1,
-            );
-        }
-        if self.zero >= 2 && (self.groups() > 1 || self.micro_batches(batch) > 1) {
-            return refused(
-                "sums each micro-batch's gradients over the replicas at once, in another order than that of one \
-                 rank, unless each replica runs one micro-batch a step (layout.micro_batch) and sums one group",
-                1,
-            );
-        }
-        Ok(())
     }
 
     /// Number of ranks.
@@ -220,5 +204,79 @@ impl std::fmt::Display for Layout {
             ),
             Some(reason) => write!(f, "; bits of its own: {reason}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(lines: &str) -> Run {
+        let text = format!(
+            "model.preset = \"gpt2-124m\"\ndata.blend = [ {{ path = \"a\" }} ]\ntrain.global_batch = 64\n{lines}"
+        );
+        Run::parse("run.toml", &text, &[]).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    fn refused(lines: &str, world: usize) -> String {
+        Layout::new(&run(lines), world).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_data_axis_is_what_the_world_leaves() {
+        let layout = Layout::new(&run("layout.tensor = 2\nlayout.pipeline = 4"), 16).unwrap();
+        assert_eq!((layout.data, layout.world(), layout.data_groups, layout.groups()), (2, 16, 2, 1));
+        assert_eq!(Layout::new(&run("layout.tensor = 2"), 0).unwrap().world(), 2);
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_say_what_would_work() {
+        for (lines, world, says) in [
+            ("layout.tensor = 4\nlayout.pipeline = 2", 12, "use 8 or 16 ranks"),
+            ("layout.data = 3", 4, "use 3 ranks, or layout.data = 0"),
+            ("numerics.data_groups = 6", 4, "such as 4 or 8"),
+            ("numerics.data_groups = 12", 4, "such as 4 or 8"),
+            ("layout.data = 3", 3, "use a multiple of 3"),
+            (
+                "layout.pipeline = 4\nlayout.schedule = \"interleaved\"\nlayout.chunks = 2\nlayout.micro_batch = 32",
+                4,
+                "use a batch of 128",
+            ),
+            ("layout.zero = 2", 2, "use layout.zero = 1"),
+            (
+                "layout.pipeline = 2\nlayout.schedule = \"zb-h1\"\nlayout.recompute = \"full\"",
+                2,
+                "layout.recompute = \"none\"",
+            ),
+        ] {
+            let message = refused(lines, world);
+            assert!(message.contains(says), "{lines} on {world}: {message}");
+        }
+    }
+
+    #[test]
+    fn replicas_and_groups_take_every_sample_once_in_order() {
+        for (data, groups) in [(1, 4), (2, 4), (4, 4)] {
+            let lines =
+                format!("layout.data = {data}\nnumerics.data_groups = {groups}\nlayout.micro_batch = 2");
+            let layout = Layout::new(&run(&lines), 0).unwrap();
+            let mut firsts = Vec::new();
+            for replica in 0..data {
+                for group in 0..layout.groups() {
+                    for micro_batch in 0..layout.micro_batches(64) {
+                        firsts.push(layout.first_sample(1000, 64, replica, group, micro_batch));
+                    }
+                }
+            }
+            assert_eq!(firsts, (0..32).map(|i| 1000 + 2 * i).collect::<Vec<u64>>());
+        }
+    }
+
+    #[test]
+    fn bits_are_promised_where_tensor_ranks_hold_whole_shards() {
+        assert_eq!(Layout::new(&run("layout.tensor = 4"), 0).unwrap().own_bits, None);
+        let own = Layout::new(&run("layout.tensor = 3"), 0).unwrap().own_bits.unwrap();
+        assert_eq!(own, "tensor 3 does not divide numerics.tensor_shards 8");
+        assert!(Layout::new(&run("numerics.mode = \"fast\""), 0).unwrap().own_bits.is_some());
     }
 }

@@ -182,7 +182,7 @@ pub struct Layout {
     pub schedule: ScheduleKind,
     /// Runs of layers a stage holds, more than one with the interleaved schedule.
     pub chunks: usize,
-    /// What data-parallel ranks share out: 0 nothing, 1 moments, 2 gradients too, 3 weights too.
+    /// What data-parallel ranks share out: 0 nothing, 1 moments.
     pub zero: usize,
 }
 

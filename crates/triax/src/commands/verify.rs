@@ -179,7 +179,7 @@ fn drawn(run: &Run, arguments: &VerifyLayouts) -> Vec<Layout> {
             for data in sizes().filter(|data| tensor * pipeline * data <= arguments.world) {
                 for (schedule, chunks) in schedules(pipeline) {
                     for recompute in [Recompute::None, Recompute::Selective, Recompute::Full] {
-                        for zero in 0..4 {
+                        for zero in 0..2 {
                             for sequence_parallel in [false, true] {
                                 all.push(Layout {
                                     micro_batch: 1,

@@ -3,6 +3,7 @@
 
 mod demo;
 mod eval;
+mod layouts;
 mod misuse;
 mod road;
 

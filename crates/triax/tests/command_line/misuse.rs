@@ -26,6 +26,13 @@ fn wrong_use_ends_with_code_two_and_says_what_would_work() {
         (&["tokenize", "run.toml", "--train-tokenizer", "bpe", "--output", "out"], &["--vocab"]),
         (&["bench", "train", "--model", "gpt5"], &["gpt5", "gpt2-124m"]),
         (&["bench", "train", "--seq", "4096"], &["1024"]),
+        (
+            &["plan", "run.toml", "--set", "layout.tensor=3"],
+            &["heads 2 cannot be split by tensor 3", "1 or 2"],
+        ),
+        (&["train", "run.toml", "--set", "layout.zero=2"], &["layout.zero = 1"]),
+        (&["verify", "layouts", "--layout", "ep=2"], &["`ep`", "tp, pp, dp"]),
+        (&["bench", "train", "--layout", "dp=3"], &["--batch 6"]),
         (&["demo", "--input", "nothing"], &["nothing", "--input"]),
         (&["demo", "--minutes", "-1"], &["--minutes"]),
         (&["demo", "--out", "."], &["not empty", "--out"]),
@@ -58,7 +65,7 @@ fn help_names_every_command() {
     let output = run(std::env::temp_dir().as_path(), &["--help"]);
     assert!(output.status.success());
     let help = String::from_utf8_lossy(&output.stdout);
-    for command in ["demo", "tokenize", "train", "generate", "import", "export", "bench"] {
+    for command in ["demo", "tokenize", "plan", "train", "verify", "generate", "import", "export", "bench"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing:\n{help}");
     }
 }
