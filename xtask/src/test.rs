@@ -1,9 +1,11 @@
 //! `cargo xtask test`: installs the programs the tests need, then runs every test of the workspace in the
-//! release profile. cargo's output is passed on as it comes, with one addition: what a passing test printed
-//! about skipping itself appears just above the `test result:` line of its binary.
+//! release profile, and those of ranks as MPI processes where MPI can be had. cargo's output is passed on as
+//! it comes, with one addition: what a passing test printed about skipping itself appears just above the
+//! `test result:` line of its binary.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -11,6 +13,9 @@ use crate::command::{self, cargo, installed, program};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// Explore all orders in which the threads of a collective can meet, too: a build of its own with loom.
+    #[arg(long)]
+    explore: bool,
     /// Passed on to `cargo test`, for example a package and a test's name: `-- -p triax-data damaged`.
     #[arg(last = true)]
     cargo: Vec<String>,
@@ -22,18 +27,35 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("git", "git", "tidy's list of files"),
 ];
 
+/// Debian packages of MPI and of what its bindings are made with.
+const MPI: &[&str] = &["libopenmpi-dev", "openmpi-bin", "libclang-dev"];
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     install_programs()?;
     if std::env::var_os("TRIAX_TEST_DATA").is_none() {
         println!("TRIAX_TEST_DATA is not set: tests on real text and published models skip themselves");
     }
-    let mut command = cargo(&["test", "--release", "--no-fail-fast"]);
     let selected = options.cargo.iter().any(|word| word == "-p" || word.starts_with("--package"));
+    let mut command = cargo(&["test", "--release", "--no-fail-fast"]);
     if !selected {
         command.arg("--workspace");
     }
     command.args(&options.cargo).args(["--", "--show-output"]);
-    eprintln!("+ {}", command::show(&command));
+    run_tests(&mut command)?;
+    if !selected && mpi_is_there()? {
+        let mut command = cargo(&["test", "--release", "-p", "triax-comm", "--features", "mpi"]);
+        run_tests(command.args(["--lib", "--test", "mpi"]))?;
+    }
+    if options.explore {
+        let mut command = cargo(&["test", "--release", "-p", "triax-comm", "--lib", "explored"]);
+        command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", command::target().join("loom"));
+        run_tests(&mut command)?;
+    }
+    Ok(())
+}
+
+fn run_tests(command: &mut Command) -> Result<()> {
+    eprintln!("+ {}", command::show(command));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let printed = child.stdout.take().expect("stdout was piped above");
     pass_on(BufReader::new(printed), std::io::stdout().lock())?;
@@ -51,11 +73,48 @@ fn install_programs() -> Result<()> {
     }
     let reasons: Vec<_> = missing.iter().map(|(name, _, reason)| format!("{name} ({reason})")).collect();
     let packages: Vec<_> = missing.iter().map(|(_, package, _)| *package).collect();
-    let is_root = command::output(&mut program("id", &["-u"]))?.trim() == "0";
-    if !is_root || !installed("apt-get") {
+    if !may_install()? {
         bail!("missing: {}; install them first (on Debian: {})", reasons.join(", "), packages.join(" "));
     }
     println!("installing {}", reasons.join(", "));
+    install(&packages)
+}
+
+/// Whether MPI, its compiler and its launcher are here, after trying to install them; says so if not.
+fn mpi_is_there() -> Result<bool> {
+    let complete = || installed("mpicc") && installed("mpirun") && libclang_is_there();
+    if !complete() && may_install()? {
+        println!("installing MPI and libclang (ranks as processes): {}", MPI.join(" "));
+        if let Err(error) = install(MPI) {
+            println!("{error:#}");
+        }
+    }
+    if !complete() {
+        println!("skipped: tests of ranks as MPI processes (on Debian: {})", MPI.join(" "));
+    }
+    Ok(complete())
+}
+
+/// Whether bindgen will find libclang where distributions put it.
+fn libclang_is_there() -> bool {
+    let holds_it = |folder: &Path| {
+        let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.into_iter().any(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("libclang.so") || name.starts_with("libclang-") && !name.contains("cpp")
+        })
+    };
+    let versions = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = versions.map(|entry| entry.path().join("lib")).collect();
+    folders.extend(["/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu"].map(PathBuf::from));
+    std::env::var_os("LIBCLANG_PATH").is_some() || folders.iter().any(|folder| holds_it(folder))
+}
+
+fn may_install() -> Result<bool> {
+    Ok(command::output(&mut program("id", &["-u"]))?.trim() == "0" && installed("apt-get"))
+}
+
+fn install(packages: &[&str]) -> Result<()> {
     command::run(&mut program("apt-get", &["update", "-qq"]))?;
     let mut install = program("apt-get", &["install", "--yes", "-qq", "--no-install-recommends"]);
     command::run(install.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))

@@ -2,6 +2,7 @@
 
 use crate::{CommError, Group, Request};
 use std::ops::Range;
+use std::time::Duration;
 use triax_tensor::{Device, View, shard_range};
 
 /// An operation under way; give it to [`Collective::wait`] of the rank that began it.
@@ -10,6 +11,19 @@ use triax_tensor::{Device, View, shard_range};
 pub struct Handle {
     pub(crate) rank: usize,
     pub(crate) id: u64,
+}
+
+/// How a world behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a rank waits for its peers before it ends the run.
+    pub timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(300) }
+    }
 }
 
 /// `len` elements cut into `members` consecutive parts of nearly equal size: the usual `parts` of

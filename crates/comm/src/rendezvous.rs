@@ -203,3 +203,6 @@ impl<M, W: Work> Meeting<M, W> {
 fn missing<M>(members: &[Option<M>]) -> Vec<usize> {
     members.iter().enumerate().filter(|(_, member)| member.is_none()).map(|(index, _)| index).collect()
 }
+
+#[cfg(all(test, loom))]
+mod explored;

@@ -184,7 +184,8 @@ impl Request {
 
     fn check(self, rank: usize, operands: impl FnOnce() -> Result<(), String>) -> Result<Self, CommError> {
         let ranks = &self.ranks;
-        let distinct = ranks.iter().enumerate().all(|(index, rank)| !ranks[..index].contains(rank));
+        let distinct = ranks.is_sorted_by(|a, b| a < b)
+            || ranks.iter().enumerate().all(|(index, rank)| !ranks[..index].contains(rank));
         let checked = if !distinct {
             Err(format!("ranks {ranks:?} are not distinct"))
         } else if ranks.get(self.index) != Some(&rank) {

@@ -34,5 +34,5 @@ pub use error::TrainError;
 pub use exact_sum::ExactSum;
 pub use observer::{Evaluation, Observer, Outcome, Started, StepReport};
 pub use plan::{Plan, available_memory};
-pub use ranks::{MakeDevice, alone, in_threads, train_in_threads};
+pub use ranks::{MakeDevice, alone, in_threads, train_as_process, train_in_threads};
 pub use trainer::{Start, Trainer};

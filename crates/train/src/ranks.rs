@@ -1,8 +1,10 @@
-//! Ranks as threads of this process: one for each place in the layout, the first on the caller's own thread.
+//! Ranks as threads of this process, one for each place in the layout, the first on the caller's own thread; or this
+//! process as one rank of a world of processes.
 
 use crate::{Observer, Outcome, Plan, Start, TrainError, Trainer};
 use std::path::Path;
-use triax_comm::local::{LocalRank, Options, World};
+use triax_comm::{Collective, Options, verify_same};
+use triax_comm::local::{LocalRank, World};
 use triax_plan::Layout;
 use triax_spec::Run;
 use triax_tensor::Device;
@@ -24,7 +26,7 @@ pub fn in_threads<T>(
         let others = &others;
         let mut running = Vec::new();
         for rank in ranks {
-            let name = format!("rank {}", triax_comm::Collective::rank(&rank));
+            let name = format!("rank {}", rank.rank());
             let thread = std::thread::Builder::new().name(name).spawn_scoped(scope, move || others(rank));
             running.push(thread.map_err(|source| TrainError::io("start a thread of", "the world", source))?);
         }
@@ -59,7 +61,7 @@ pub fn train_in_threads(
 ) -> Result<Outcome, TrainError> {
     let open = |rank: LocalRank| {
         let device = device();
-        let plan = Plan::of_rank(run, layout, triax_comm::Collective::rank(&rank), &*device)?;
+        let plan = Plan::of_rank(run, layout, rank.rank(), &*device)?;
         Trainer::open(plan, device, Box::new(rank), path, start.clone())
     };
     in_threads(
@@ -68,6 +70,28 @@ pub fn train_in_threads(
         |rank| open(rank)?.train(observer),
         |rank| open(rank)?.train(&mut ()).map(drop),
     )
+}
+
+/// Runs a run file as one rank of a world whose other ranks are other processes. All find out before anything is
+/// allocated when they were started with another program or run file. `observer` is told on the first rank.
+pub fn train_as_process(
+    run: &Run,
+    layout: &Layout,
+    mut collective: Box<dyn Collective>,
+    device: Box<dyn Device>,
+    path: &Path,
+    start: &Start,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, TrainError> {
+    let text = run.to_toml();
+    let facts = [("program", concat!("triax ", env!("CARGO_PKG_VERSION"))), ("run file", text.as_str())];
+    let hashes = facts.map(|(name, text)| (name, blake3::hash(text.as_bytes()).to_hex().to_string()));
+    let facts: Vec<(&str, &str)> = hashes.iter().map(|(name, hash)| (*name, hash.as_str())).collect();
+    verify_same(&mut *collective, &facts)?;
+    let rank = collective.rank();
+    let plan = Plan::of_rank(run, layout, rank, &*device)?;
+    let mut trainer = Trainer::open(plan, device, collective, path, start.clone())?;
+    if rank == 0 { trainer.train(observer) } else { trainer.train(&mut ()) }
 }
 
 /// The only rank of a world of one.

@@ -4,6 +4,7 @@
 
 mod transfer;
 
+pub use crate::Options;
 use crate::error::State;
 use crate::rendezvous::{Meeting, Outcome};
 use crate::request::Operands;
@@ -11,24 +12,12 @@ use crate::{Call, Cause, Collective, CommError, Handle, Last, Operation, Request
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use transfer::Transfer;
 use triax_tensor::Device;
 
 /// Rounds of polling before a wait sleeps, when there are cores enough: about 50 µs.
 const SPINS: u32 = 1000;
-
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// How long a rank waits for its peers before it ends the run.
-    pub timeout: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { timeout: Duration::from_secs(300) }
-    }
-}
 
 /// Makes the ranks of a world; each is given to its own thread.
 pub struct World;

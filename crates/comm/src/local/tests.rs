@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{Group, parts, verify_same};
+use std::time::Duration;
 use triax_tensor::{DType, DeviceExt, View, reference::Reference};
 
 const SHORT: Options = Options { timeout: Duration::from_millis(300) };

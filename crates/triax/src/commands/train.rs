@@ -7,6 +7,7 @@ use crate::{files, interrupt, machine};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use triax_comm::launch::{self, Launch};
 use triax_spec::Run;
 use triax_train::checkpoint::Saved;
 use triax_train::watch::{Alarm, Response};
@@ -18,6 +19,10 @@ use triax_train::{
 pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
     let run = load(arguments)?;
     let folder = folder(arguments);
+    let launch = launch::from_environment().map_err(|error| Failure::usage(error.to_string()))?;
+    if let Some(launch) = launch.filter(|launch| launch.world > 1) {
+        return as_process(arguments, &run, &folder, &launch);
+    }
     let layout = super::plan::layout_of(&run, 0)?;
     let world = layout.world();
     let threads = machine::threads_of_a_rank(run.device.threads, world);
@@ -48,12 +53,7 @@ pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
     }
     drop((plans, device));
 
-    let mut start = Start::new(match arguments.resume {
-        arguments::Resume::Must => Resume::Must,
-        arguments::Resume::IfPresent => Resume::IfPresent,
-        arguments::Resume::Never => Resume::Never,
-    });
-    start.stop = interrupt::flag()?;
+    let mut start = start_of(arguments)?;
     start.peak_flops = peak.map(|gflops| gflops * 1e9);
     let device = || machine::device(selected).expect("this device was made before");
     let mut shown = Shown::new(arguments.json);
@@ -64,6 +64,45 @@ pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
         keep_tokenizer(&run, &folder)?;
     }
     shown.finish(&outcome.map_err(failure)?, &folder)
+}
+
+/// This process is one rank of a launch.
+fn as_process(arguments: &Train, run: &Run, folder: &Path, launch: &Launch) -> Result<(), Failure> {
+    eprintln!("{launch}");
+    let layout = super::plan::layout_of(run, launch.world)?;
+    let collective = processes()?;
+    let threads = machine::threads_of_a_rank(run.device.threads, launch.world);
+    let device = machine::device(DeviceArguments { threads, ..machine::selected(run) })?;
+    let mut shown = Shown::new(arguments.json && launch.rank == 0);
+    let start = start_of(arguments)?;
+    let outcome = train_as_process(run, &layout, collective, device, folder, &start, &mut shown);
+    if launch.rank > 0 {
+        return outcome.map(drop).map_err(failure);
+    }
+    shown.finish(&outcome.map_err(failure)?, folder)
+}
+
+/// This process's end of the world of processes.
+#[cfg(feature = "mpi")]
+fn processes() -> Result<Box<dyn triax_comm::Collective>, Failure> {
+    let rank = triax_comm::mpi::MpiRank::start(Default::default());
+    Ok(Box::new(rank.map_err(|error| Failure::run(error.to_string()))?))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn processes() -> Result<Box<dyn triax_comm::Collective>, Failure> {
+    Err(Failure::usage("this build has no MPI, which carries data between processes")
+        .help("build with `--features mpi` (Debian: libopenmpi-dev, libclang-dev), or start it by hand: ranks are threads then"))
+}
+
+fn start_of(arguments: &Train) -> Result<Start, Failure> {
+    let mut start = Start::new(match arguments.resume {
+        arguments::Resume::Must => Resume::Must,
+        arguments::Resume::IfPresent => Resume::IfPresent,
+        arguments::Resume::Never => Resume::Never,
+    });
+    start.stop = interrupt::flag()?;
+    Ok(start)
 }
 
 fn load(arguments: &Train) -> Result<Run, Failure> {
