@@ -3,8 +3,8 @@
 
 use crate::{Observer, Outcome, Plan, Start, TrainError, Trainer};
 use std::path::Path;
-use triax_comm::{Collective, Options, verify_same};
 use triax_comm::local::{LocalRank, World};
+use triax_comm::{Collective, Options, verify_same};
 use triax_plan::Layout;
 use triax_spec::Run;
 use triax_tensor::Device;

@@ -17,7 +17,7 @@ use crate::step::{Filter, Scratch, Verdict};
 #[serde(deny_unknown_fields, default)]
 pub struct C4Config {
     pub language: Language,
-    /// Cut "[1]", "[edit]" and "[citation needed]" out of lines.
+    /// Cut `[1]`, `[edit]` and `[citation needed]` out of lines.
     pub remove_citations: bool,
     /// A line must end in . ? ! " or ' and not in "...". FineWeb switches this off.
     pub terminal_punctuation: bool,
@@ -182,7 +182,7 @@ fn pieces(line: &str, limit: usize) -> Option<(usize, usize)> {
     Some((count, longest))
 }
 
-/// The line without "[12]", "[]", "[edit]" and "[citation needed]", if it has any.
+/// The line without `[12]`, `[]`, `[edit]` and `[citation needed]`, if it has any.
 fn without_citations(line: &str) -> Option<String> {
     let length = |rest: &str| {
         if let Some(fixed) =

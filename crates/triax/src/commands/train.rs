@@ -13,7 +13,7 @@ use triax_train::checkpoint::Saved;
 use triax_train::watch::{Alarm, Response};
 use triax_train::{
     Evaluation, Observer, Outcome, Plan, Resume, Start, Started, StepReport, TrainError, available_memory,
-    train_in_threads,
+    train_as_process, train_in_threads,
 };
 
 pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
