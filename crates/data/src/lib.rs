@@ -29,6 +29,7 @@ mod sequential;
 mod token_type;
 mod tokenize;
 mod tokenizer;
+mod vocabulary;
 mod words;
 mod writer;
 
@@ -47,4 +48,5 @@ pub use sequential::{IGNORE, Sequential};
 pub use token_type::TokenType;
 pub use tokenize::{Progress, Tokenized, tokenize};
 pub use tokenizer::{END_OF_TEXT, Tokenizer, TokenizerKind};
+pub use vocabulary::{Pattern, TokenKind, Vocabulary};
 pub use writer::{Writer, Written};

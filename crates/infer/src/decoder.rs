@@ -14,8 +14,10 @@ const LOGIT_ROWS: usize = 32;
 /// How large the network's memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loading {
-    /// Of activations, keys and values.
+    /// Of activations.
     pub dtype: DType,
+    /// Of keys and values.
+    pub memory: DType,
     /// Texts under way at a time.
     pub sequences: usize,
     /// Most tokens of a text; at most the model's sequence length.
@@ -49,7 +51,7 @@ pub fn load(
     };
     let options = DecoderOptions {
         dtype: loading.dtype,
-        cache: loading.dtype,
+        cache: loading.memory,
         capacity: shape.context,
         block: shape.block,
         blocks: shape.blocks,

@@ -68,7 +68,7 @@ fn engine(model: &Model, on_cpu: bool, sequences: usize, cache: usize, rows: usi
         true => (DType::Bf16, Box::new(Cpu::new(2, Kernel::Auto).unwrap())),
         false => (DType::F32, Box::new(Reference::new())),
     };
-    let loading = Loading { dtype, sequences, context: CONTEXT, cache, rows };
+    let loading = Loading { dtype, memory: dtype, sequences, context: CONTEXT, cache, rows };
     Engine::new(load(model, &loading, device, &Random(model)).unwrap(), Some(0))
 }
 

@@ -125,20 +125,21 @@ impl Decoder {
         check_model(model)?;
         check(model, options)?;
         let mut table = Table::new();
-        let (decoder, loader) = Self::plan(model, options, device, &mut table);
+        let (decoder, loader) = Self::plan(model, options, source, device, &mut table);
         device.allocate(table.bytes(), decoder.scratch_bytes(device))?;
-        loader.load(device, source)?;
+        loader.load(device)?;
         decoder.upload_turns(device);
         Ok(decoder)
     }
 
-    fn plan(
+    fn plan<'s>(
         model: &Model,
         options: &DecoderOptions,
+        source: &'s dyn TensorSource,
         device: &dyn Device,
         table: &mut Table,
-    ) -> (Self, Loader) {
-        let mut loader = Loader::new(declare(model, &Stage::whole(model)), options.dtype);
+    ) -> (Self, Loader<'s>) {
+        let mut loader = Loader::new(source, declare(model, &Stage::whole(model)), options.dtype);
         let embedding = loader.plain(table, "embedding.tokens.weight").expect("every model embeds tokens");
         let positions = loader.plain(table, "embedding.positions.weight");
         let cache_cols = model.kv_heads * model.head_dim * options.block;
@@ -378,7 +379,7 @@ impl Decoder {
 }
 
 impl LayerNorm {
-    fn plan(loader: &mut Loader, table: &mut Table, name: &str) -> Self {
+    fn plan(loader: &mut Loader<'_>, table: &mut Table, name: &str) -> Self {
         let weight = loader.plain(table, &format!("{name}.weight")).expect("every norm has a weight");
         Self { weight, bias: loader.plain(table, &format!("{name}.bias")) }
     }

@@ -23,7 +23,7 @@ pub enum ModelError {
     /// A weight file that contradicts its own header, its index or the model.
     #[error("{}: {what}", path.display())]
     File { path: PathBuf, what: String },
-    #[error("this model cannot be written as a Hugging Face {architecture} folder: {reason}")]
+    #[error("this model cannot be written as a {architecture}: {reason}")]
     NotExportable { architecture: &'static str, reason: String },
 }
 

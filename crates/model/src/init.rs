@@ -2,12 +2,23 @@
 
 use crate::{Init, ModelError, Parameter};
 use triax_tensor::philox::Stream;
-use triax_tensor::{Device, DeviceExt};
+use triax_tensor::{Coding, Device, DeviceExt};
 
 /// Named tensors in this crate's names and layouts, see [`crate::declare`].
 pub trait TensorSource {
     /// All elements, row by row.
     fn tensor(&self, name: &str) -> Result<Vec<f32>, ModelError>;
+
+    /// How the weights of a linear layer are quantised; `None` where they are numbers.
+    fn coding(&self, _name: &str) -> Option<Coding> {
+        None
+    }
+
+    /// The blocks of a linear layer that has a coding, `[outputs][Coding::row_bytes(inputs)]`, whichever way
+    /// round the parameter is stored.
+    fn blocks(&self, name: &str) -> Result<Vec<u8>, ModelError> {
+        Err(ModelError::NoTensor { name: name.into(), available: "no quantised ones".into() })
+    }
 }
 
 /// Fills every parameter; element i of a parameter depends on `seed`, its name and i alone.

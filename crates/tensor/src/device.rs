@@ -12,7 +12,7 @@
 //! A slice computes the slice: columns of a product, heads, rows of a table or ids of the vocabulary have the
 //! bits that they have in the whole, whatever else is computed beside them.
 
-use crate::{DType, HostMemory, Packed, View, philox::Stream};
+use crate::{Coding, DType, HostMemory, Packed, Quantised, View, philox::Stream};
 
 /// The target value of tokens that take no part in the loss.
 pub const IGNORE: u32 = u32::MAX;
@@ -26,6 +26,10 @@ pub enum Operand {
     InnerRows(View),
     /// Packed earlier by [`Device::pack`]; as the right operand only.
     Packed(Packed),
+    /// Made earlier by [`Device::upload_quantised`]; as the right operand only. The left operand may have any
+    /// act dtype; a device may round each of its rows to int8 in groups of 32 (scale `max |x| / 127`), and sums
+    /// groups in order whatever `inner_shards` says. A row's result depends on the row alone.
+    Quantised(Quantised),
 }
 
 impl Operand {
@@ -34,6 +38,7 @@ impl Operand {
             Self::InnerCols(v) => v.cols,
             Self::InnerRows(v) => v.rows,
             Self::Packed(p) => p.inner,
+            Self::Quantised(q) => q.inner,
         }
     }
 
@@ -42,20 +47,23 @@ impl Operand {
             Self::InnerCols(v) => v.rows,
             Self::InnerRows(v) => v.cols,
             Self::Packed(p) => p.outer,
+            Self::Quantised(q) => q.outer,
         }
     }
 
+    /// Of the elements; f32 for a quantised operand, whose weights stand for such.
     pub const fn dtype(&self) -> DType {
         match self {
             Self::InnerCols(v) | Self::InnerRows(v) => v.dtype,
             Self::Packed(p) => p.dtype,
+            Self::Quantised(_) => DType::F32,
         }
     }
 }
 
 /// `out[M, N] (+)= epilogue(left[M, K] · right[K, N])`, K summed in `inner_shards` virtual shards.
 ///
-/// Both operands have the same act dtype. `out` is that dtype or f32. With `accumulate` (f32 only) the
+/// Both operands have the same act dtype (but see [`Operand::Quantised`]). `out` is the left one's dtype or f32. With `accumulate` (f32 only) the
 /// finished value is added to what `out` holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm {
@@ -390,6 +398,12 @@ pub enum Need {
         dtype: DType,
     },
     Attention(AttentionShape),
+    /// A product of `m` rows with a quantised operand.
+    Quantised {
+        m: usize,
+        k: usize,
+        coding: Coding,
+    },
     PagedAttention {
         /// Most tokens of a sequence.
         capacity: usize,
@@ -434,6 +448,8 @@ pub trait Device: Send {
     fn scratch_bytes(&self, need: Need) -> usize;
     /// Size of an operand packed in `outer_shards`.
     fn packed_bytes(&self, inner: usize, outer: usize, outer_shards: usize, dtype: DType) -> usize;
+    /// Size of a quantised matrix.
+    fn quantised_bytes(&self, inner: usize, outer: usize, coding: Coding) -> usize;
 
     /// Copies host bytes into a view; lengths must match.
     fn upload(&mut self, to: View, bytes: &[u8]);
@@ -448,6 +464,9 @@ pub trait Device: Send {
     fn host(&mut self, _view: View) -> Option<HostMemory> {
         None
     }
+
+    /// Makes a quantised matrix of its blocks, `[outer][Coding::row_bytes(inner)]`.
+    fn upload_quantised(&mut self, to: Quantised, blocks: &[u8]);
 
     /// Sets every byte of the view to zero.
     fn clear(&mut self, view: View);

@@ -1,7 +1,7 @@
 //! Memory is a table: every buffer has a name, a class and a size before anything is allocated, and the
 //! arena is exactly the table's sum.
 
-use crate::{DType, Packed, View};
+use crate::{DType, Packed, Quantised, View};
 
 /// What a buffer is for; the memory report adds up by class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +79,13 @@ impl Table {
     pub fn add_packed(&mut self, name: impl Into<String>, packed: Packed) -> Packed {
         let offset = self.reserve(name.into(), Class::PackedWeights, packed.bytes);
         Packed { offset, ..packed }
+    }
+
+    /// Adds a buffer for a quantised matrix; its offset is set here, its bytes are the device's
+    /// ([`crate::Device::quantised_bytes`]).
+    pub fn add_quantised(&mut self, name: impl Into<String>, matrix: Quantised) -> Quantised {
+        let offset = self.reserve(name.into(), Class::PackedWeights, matrix.bytes);
+        Quantised { offset, ..matrix }
     }
 
     fn reserve(&mut self, name: String, class: Class, bytes: usize) -> usize {

@@ -270,8 +270,11 @@ pub(crate) enum Resume {
 
 #[derive(Debug, Args)]
 pub(crate) struct Generate {
-    /// A run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
+    /// A run folder (its newest checkpoint), a checkpoint, a Hugging Face folder or a GGUF file
     pub(crate) model: PathBuf,
+    /// Quantise the weights while loading
+    #[arg(long, value_enum)]
+    pub(crate) quantise: Option<Quantise>,
     /// The text to continue; an empty one starts a new document
     #[arg(long)]
     pub(crate) prompt: String,
@@ -341,6 +344,40 @@ pub(crate) enum ExportTo {
         #[arg(long)]
         json: bool,
     },
+    /// A GGUF file of a Llama-style model
+    Gguf {
+        /// A run folder (its newest checkpoint), a checkpoint, a Hugging Face folder or a GGUF file
+        model: PathBuf,
+        /// The file to make
+        #[arg(long)]
+        out: PathBuf,
+        /// Of the matrices; vectors stay f32
+        #[arg(long, value_enum, default_value_t = GgufType::Bf16)]
+        dtype: GgufType,
+        /// tokenizer.json; by default the one beside the model
+        #[arg(long)]
+        tokenizer: Option<PathBuf>,
+        /// Print the result as one JSON object on standard output
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum GgufType {
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+/// Weight-only quantisation while loading.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Quantise {
+    /// 8 bits, a scale for 32 weights
+    Int8,
+    /// 4 bits, a scale and a minimum for 32 weights
+    Int4,
 }
 
 #[derive(Debug, Subcommand)]
@@ -353,6 +390,8 @@ pub(crate) enum Bench {
     Tokenize(BenchTokenize),
     /// One step of curation
     Curate(BenchCurate),
+    /// Reading prompts and generating tokens with a model
+    Decode(BenchDecode),
 }
 
 #[derive(Debug, Args)]
@@ -433,6 +472,33 @@ pub(crate) struct BenchCurate {
     /// Worker threads; 0 for all cores
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
+    /// Print the result as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchDecode {
+    /// A run folder (its newest checkpoint), a checkpoint, a Hugging Face folder or a GGUF file
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// Sequences that grow together
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// Tokens of each prompt
+    #[arg(long, default_value_t = 512)]
+    pub(crate) prompt: usize,
+    /// Tokens generated behind each prompt
+    #[arg(long, default_value_t = 64)]
+    pub(crate) generate: usize,
+    /// Measured rounds, after one that is not
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: usize,
+    /// Quantise the weights while loading
+    #[arg(long, value_enum)]
+    pub(crate) quantise: Option<Quantise>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,

@@ -12,6 +12,7 @@ mod layout;
 mod machine;
 mod random_steps;
 mod source;
+mod vocabulary;
 
 use arguments::{Arguments, Bench, Command, ExportTo, ImportFrom, Verify};
 use clap::Parser;
@@ -41,13 +42,18 @@ fn run(command: Command) -> Result<(), Failure> {
             let ImportFrom::Hf { folder, out, json } = arguments.from;
             commands::hugging_face::import(&folder, &out, json)
         }
-        Command::Export(arguments) => {
-            let ExportTo::Hf { checkpoint, out, dtype, json } = arguments.to;
-            commands::hugging_face::export(&checkpoint, &out, dtype, json)
-        }
+        Command::Export(arguments) => match arguments.to {
+            ExportTo::Hf { checkpoint, out, dtype, json } => {
+                commands::hugging_face::export(&checkpoint, &out, dtype, json)
+            }
+            ExportTo::Gguf { model, out, dtype, tokenizer, json } => {
+                commands::gguf::export(&model, &out, dtype, tokenizer.as_deref(), json)
+            }
+        },
         Command::Bench(Bench::Train(arguments)) => commands::bench_train::run(&arguments),
         Command::Bench(Bench::Gemm(arguments)) => commands::bench_gemm::run(&arguments),
         Command::Bench(Bench::Curate(arguments)) => commands::bench_curate::run(&arguments),
         Command::Bench(Bench::Tokenize(arguments)) => commands::bench_tokenize::run(&arguments),
+        Command::Bench(Bench::Decode(arguments)) => commands::bench_decode::run(&arguments),
     }
 }

@@ -1,5 +1,5 @@
-//! Where a trained network is taken from: a run folder (its newest checkpoint), one checkpoint, or a Hugging
-//! Face folder.
+//! Where a trained network is taken from: a run folder (its newest checkpoint), one checkpoint, a Hugging
+//! Face folder, or a GGUF file.
 //!
 //! ```text
 //! run/                                 checkpoint            Hugging Face
@@ -8,12 +8,16 @@
 //!                                                            tokenizer.json
 //! ```
 
+use crate::arguments::Quantise;
 use crate::failure::{Context, Failure, with_causes};
 use crate::files::TOKENIZER;
+use crate::vocabulary;
 use std::path::{Path, PathBuf};
-use triax_data::{Identity, Tokenizer};
-use triax_model::{TensorSource, hf};
+use triax_data::{Identity, Tokenizer, Vocabulary};
+use triax_model::{Requantised, TensorSource, gguf, hf};
 use triax_spec::Model;
+use triax_spec::run::DeviceKind;
+use triax_tensor::{Coding, DType};
 use triax_train::checkpoint::{self, Checkpoint};
 
 /// A network on disk.
@@ -22,6 +26,8 @@ pub(crate) struct Source {
     pub(crate) tensors: Box<dyn TensorSource>,
     /// The file beside it, if there is one.
     pub(crate) tokenizer: Option<PathBuf>,
+    /// The one inside it, if there is one; or why it cannot be used.
+    pub(crate) vocabulary: Option<Result<Vocabulary, String>>,
     /// The tokenizer it was trained with, if it says so.
     pub(crate) identity: Option<Identity>,
     /// For messages.
@@ -33,7 +39,50 @@ impl Source {
         if path.join("config.json").is_file() {
             return Self::hugging_face(path);
         }
+        if path.is_file() {
+            return Self::gguf(path);
+        }
         Self::checkpoint(path)
+    }
+
+    pub(crate) fn gguf(path: &Path) -> Result<Self, Failure> {
+        let imported = gguf::import(path)
+            .map_err(|error| Failure::run(format!("cannot take {}", with_causes(&error))))?;
+        Ok(Self {
+            model: imported.model.clone(),
+            tokenizer: None,
+            vocabulary: vocabulary::of_metadata(&imported.metadata).transpose(),
+            tensors: Box::new(imported),
+            identity: None,
+            described: path.display().to_string(),
+        })
+    }
+
+    /// With the weights of linear layers in `quantise`, where that is asked for.
+    pub(crate) fn quantised(mut self, quantise: Option<Quantise>) -> Self {
+        if let Some(quantise) = quantise {
+            let coding = match quantise {
+                Quantise::Int8 => Coding::Q8_0,
+                Quantise::Int4 => Coding::Q4_1,
+            };
+            self.tensors = Box::new(Requantised::new(&self.model, self.tensors, coding));
+        }
+        self
+    }
+
+    /// Of keys and values beside such activations: f16 with f32 on the CPU, which loses less than int8 products.
+    pub(crate) fn cache(&self, device: DeviceKind) -> DType {
+        match (device, self.activations(device)) {
+            (DeviceKind::Cpu, DType::F32) => DType::F16,
+            (_, dtype) => dtype,
+        }
+    }
+
+    /// Of activations: f32 on the reference device and beside quantised weights, whose products round them
+    /// anyway; else bf16, as trained.
+    pub(crate) fn activations(&self, device: DeviceKind) -> DType {
+        let quantised = self.tensors.coding("layer.0.attention.output.weight").is_some();
+        if quantised || device == DeviceKind::Reference { DType::F32 } else { DType::Bf16 }
     }
 
     pub(crate) fn hugging_face(folder: &Path) -> Result<Self, Failure> {
@@ -44,6 +93,7 @@ impl Source {
             model: imported.model.clone(),
             tokenizer: imported.tokenizer.clone(),
             tensors: Box::new(imported),
+            vocabulary: None,
             identity: None,
             described: folder.display().to_string(),
         })
@@ -63,6 +113,7 @@ impl Source {
             .find(|candidate| candidate.is_file());
         Ok(Self {
             model: opened.manifest().model.clone(),
+            vocabulary: None,
             identity: opened.manifest().state.tokenizer.clone(),
             tokenizer,
             described: folder.display().to_string(),
@@ -72,6 +123,14 @@ impl Source {
 
     /// The tokenizer: the one given, or else the one beside the network; it must be the one trained with.
     pub(crate) fn tokenizer(&self, given: Option<&Path>) -> Result<Tokenizer, Failure> {
+        if let (None, Some(vocabulary)) = (given, &self.vocabulary) {
+            let vocabulary = vocabulary.as_ref().map_err(|reason| {
+                Failure::usage(format!("cannot use the tokenizer in {}: {reason}", self.described))
+                    .help("name another one: --tokenizer FILE")
+            })?;
+            return Tokenizer::from_vocabulary(&self.described, vocabulary)
+                .context(|| format!("cannot use the tokenizer in {}", self.described));
+        }
         let Some(path) = given.or(self.tokenizer.as_deref()) else {
             return Err(Failure::usage(format!("there is no {TOKENIZER} beside {}", self.described))
                 .help("name it: --tokenizer FILE"));
@@ -113,7 +172,7 @@ fn newest(run: &Path) -> Result<PathBuf, Failure> {
     match all.last() {
         Some((_, folder)) => Ok(folder.clone()),
         None if run.exists() => Err(Failure::usage(format!("no network in {}", run.display())).help(
-            "give a run folder with checkpoints/, a checkpoint with manifest.json, or a Hugging Face folder with config.json",
+            "give a run folder with checkpoints/, a checkpoint with manifest.json, a Hugging Face folder with config.json, or a GGUF file",
         )),
         None => Err(Failure::usage(format!("there is no folder {}", run.display()))),
     }

@@ -18,6 +18,8 @@ const TORCH: &str = "bench/peers/torch_gpt.py";
 const TOKENIZE: &str = "bench/peers/tokenize_hf.py";
 const CURATE_REQUIREMENTS: &str = "bench/peers/curate-requirements.txt";
 const CURATE: &str = "bench/peers/curate.py";
+const LLAMA_REQUIREMENTS: &str = "bench/peers/llama-requirements.txt";
+const LLAMA: &str = "bench/peers/decode_llama_cpp.py";
 
 /// A variant slower than this share of the fastest in the first round takes no further turns: three medians
 /// cannot turn that around, and compiled PyTorch needs a minute before its first step.
@@ -38,6 +40,7 @@ pub(super) fn run(workload: &Workload, options: &Options) -> Result<Measured> {
         Sides::Tokenize => tokenize(workload, options),
         Sides::Curate(step) => curate(workload, step, options),
         Sides::Build => build(workload),
+        Sides::Decode { batch } => decode(workload, batch, options),
         Sides::Demo => demo(workload, options),
     }
 }
@@ -123,6 +126,23 @@ fn tokenize(workload: &Workload, options: &Options) -> Result<Measured> {
     ours.arg("--json");
     let mut peer = program(&python, &[TOKENIZE]);
     files(&mut peer);
+    against(workload, ours, peer, options)
+}
+
+fn decode(workload: &Workload, batch: &str, options: &Options) -> Result<Measured> {
+    let python = python::interpreter(&options.python, "llama-venv", LLAMA_REQUIREMENTS)?;
+    let model = output(&mut program(&python, &[LLAMA, "--model", "smollm2", "--path"]))?;
+    let (prompt, generate) = if options.smoke { ("32", "4") } else { ("512", "64") };
+    let sizes = ["--batch", batch, "--prompt", prompt, "--generate", generate, "--threads", "2"];
+    let mut ours = triax()?;
+    ours.args(["bench", "decode", "--model", model.trim()]).args(sizes).arg("--json");
+    let mut peer = program(&python, &[LLAMA, "--model", model.trim()]);
+    peer.args(sizes);
+    against(workload, ours, peer, options)
+}
+
+/// One command of each side, in turn.
+fn against(workload: &Workload, mut ours: Command, mut peer: Command, options: &Options) -> Result<Measured> {
     let (mut our_turns, mut peer_turns) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         our_turns.push(one(&mut ours)?);
@@ -141,12 +161,8 @@ fn tokenize(workload: &Workload, options: &Options) -> Result<Measured> {
         })
         .collect::<Result<_>>()?;
     let versions = peer_turns[0]["versions"].clone();
-    Ok(Measured {
-        figures,
-        command: typed(&ours),
-        versions,
-        raw: json!({ "triax": our_turns, "peer": peer_turns }),
-    })
+    let raw = json!({ "triax": our_turns, "peer": peer_turns });
+    Ok(Measured { figures, command: typed(&ours), versions, raw })
 }
 
 /// Alternately on the same files, which are real ones: `TRIAX_TEST_DATA` names their folder, or `--input` others.
@@ -157,30 +173,7 @@ fn curate(workload: &Workload, step: &str, options: &Options) -> Result<Measured
     ours.args(["bench", "curate", "--step", step, "--input"]).arg(&input).args(["--threads", "1", "--json"]);
     let mut peer = program(&python, &[CURATE, "--step", step, "--input"]);
     peer.arg(&input);
-    let (mut our_turns, mut peer_turns) = (Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
-        our_turns.push(one(&mut ours)?);
-        peer_turns.push(one(&mut peer)?);
-    }
-    let figures = workload
-        .figures
-        .iter()
-        .map(|figure| {
-            Ok(Found {
-                name: figure.name.clone(),
-                value: median(&our_turns, figure.field)?,
-                opponent: name(&peer_turns[0]),
-                opponent_value: Some(median(&peer_turns, figure.field)?),
-            })
-        })
-        .collect::<Result<_>>()?;
-    let versions = peer_turns[0]["versions"].clone();
-    Ok(Measured {
-        figures,
-        command: typed(&ours),
-        versions,
-        raw: json!({ "triax": our_turns, "peer": peer_turns }),
-    })
+    against(workload, ours, peer, options)
 }
 
 /// Once: the crates are fetched before the clock starts, and nothing is built before.
@@ -338,8 +331,9 @@ fn alone(figure: &Figure, value: f64) -> Found {
 /// Who a turn of an opponent was, with its version.
 fn name(turn: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let version =
-        ["torch", "tokenizers", "fastwarc", "trafilatura"].map(|name| word(&turn["versions"][name])).concat();
+    let version = ["torch", "tokenizers", "fastwarc", "trafilatura", "llama-cpp-python"]
+        .map(|name| word(&turn["versions"][name]))
+        .concat();
     format!("{} {version} {}", word(&turn["peer"]), word(&turn["variant"]))
 }
 

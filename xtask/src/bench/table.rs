@@ -11,6 +11,7 @@ pub(crate) enum Topic {
     Build,
     Demo,
     Curate,
+    Decode,
     All,
 }
 
@@ -24,12 +25,21 @@ impl Topic {
             Self::Build => "build",
             Self::Demo => "demo",
             Self::Curate => "curate",
+            Self::Decode => "decode",
             Self::All => "all",
         }
     }
 
-    pub(super) const FILES: [Self; 7] =
-        [Self::Train, Self::Memory, Self::Gemm, Self::Tokenize, Self::Build, Self::Demo, Self::Curate];
+    pub(super) const FILES: [Self; 8] = [
+        Self::Train,
+        Self::Memory,
+        Self::Gemm,
+        Self::Tokenize,
+        Self::Build,
+        Self::Demo,
+        Self::Curate,
+        Self::Decode,
+    ];
 }
 
 /// Which side of `at_least` and `aim` is good.
@@ -81,6 +91,8 @@ pub(super) enum Sides {
     Curate(&'static str),
     /// A cold release build.
     Build,
+    /// `triax bench decode` of SmolLM2-135M (Q4_1) against llama.cpp, two threads each.
+    Decode { batch: &'static str },
     /// `triax demo` against xz on the held-out text, and against PyTorch on the model it trained.
     Demo,
 }
@@ -189,6 +201,19 @@ pub(super) fn workloads() -> Vec<Workload> {
             figures: vec![figure("build.cold", Topic::Build, "s", "seconds", Better::Lower, 240.0, 120.0)],
         },
         Workload {
+            name: "smollm2-135m-batch-1",
+            sides: Sides::Decode { batch: "1" },
+            figures: vec![
+                decoding("smollm2-135m-batch-1.prefill", "prefill_tokens_per_s", 3.0, 6.0),
+                decoding("smollm2-135m-batch-1.decode", "decode_tokens_per_s", 1.2, 2.0),
+            ],
+        },
+        Workload {
+            name: "smollm2-135m-batch-8",
+            sides: Sides::Decode { batch: "8" },
+            figures: vec![decoding("smollm2-135m-batch-8.decode", "decode_tokens_per_s", 1.5, 3.0)],
+        },
+        Workload {
             name: "demo",
             sides: Sides::Demo,
             figures: vec![
@@ -218,6 +243,10 @@ fn figure(
     aim: f64,
 ) -> Figure {
     Figure { name: name.to_owned(), topic, unit, field, better, at_least, aim }
+}
+
+fn decoding(name: &str, field: &'static str, at_least: f64, aim: f64) -> Figure {
+    figure(name, Topic::Decode, "tokens/s", field, Better::Higher, at_least, aim)
 }
 
 fn training(workload: &str) -> Vec<Figure> {

@@ -2,7 +2,9 @@
 //! that no second copy of the model is ever in memory.
 
 use crate::{Declaration, ModelError, TensorSource};
-use triax_tensor::{Class, DType, Device, DeviceExt, Epilogue, Gemm, Need, Operand, Packed, Table, View};
+use triax_tensor::{
+    Class, DType, Device, DeviceExt, Epilogue, Gemm, Need, Operand, Packed, Quantised, Table, View,
+};
 
 /// Virtual shards of sums over the dimension that a row-parallel layer splits, as in training.
 const SHARDS: usize = 8;
@@ -29,7 +31,12 @@ impl Matrix {
     }
 
     pub(super) const fn need(&self, rows: usize, dtype: DType) -> Need {
-        Need::Gemm { m: rows, n: self.operand.outer(), k: self.operand.inner(), dtype }
+        match self.operand {
+            Operand::Quantised(Quantised { inner, coding, .. }) => {
+                Need::Quantised { m: rows, k: inner, coding }
+            }
+            operand => Need::Gemm { m: rows, n: operand.outer(), k: operand.inner(), dtype },
+        }
     }
 }
 
@@ -39,12 +46,15 @@ enum Place {
     Plain(View),
     /// Staged as f32, then packed; `rows`: stored `[inner, outer]`.
     Packed { to: Packed, rows: bool },
+    /// From the source's blocks.
+    Quantised(Quantised),
     /// Packed from another parameter's f32 values.
     Tied { to: Packed, from: View },
 }
 
 /// The parameters planned so far and where they go.
-pub(super) struct Loader {
+pub(super) struct Loader<'s> {
+    source: &'s dyn TensorSource,
     declarations: Vec<Declaration>,
     dtype: DType,
     places: Vec<(usize, Place)>,
@@ -52,9 +62,9 @@ pub(super) struct Loader {
     staging: Option<View>,
 }
 
-impl Loader {
-    pub(super) fn new(declarations: Vec<Declaration>, dtype: DType) -> Self {
-        Self { declarations, dtype, places: Vec::new(), staging: None }
+impl<'s> Loader<'s> {
+    pub(super) fn new(source: &'s dyn TensorSource, declarations: Vec<Declaration>, dtype: DType) -> Self {
+        Self { source, declarations, dtype, places: Vec::new(), staging: None }
     }
 
     fn find(&self, name: &str) -> Option<(usize, [usize; 2])> {
@@ -71,43 +81,49 @@ impl Loader {
         Some(view)
     }
 
-    fn packed(
-        &self,
-        device: &dyn Device,
-        table: &mut Table,
-        name: &str,
-        inner: usize,
-        outer: usize,
-    ) -> Packed {
-        table.add_packed(name, Packed::new(device, inner, outer, 1, self.dtype))
-    }
-
     /// The linear layer `name`, stored `[out, in]`.
     pub(super) fn columns(&mut self, device: &dyn Device, table: &mut Table, name: &str) -> Matrix {
-        let (index, [outer, inner]) =
-            self.find(&format!("{name}.weight")).expect("every layer declares its weight");
-        let to = self.packed(device, table, name, inner, outer);
-        self.places.push((index, Place::Packed { to, rows: false }));
-        let bias = self.plain(table, &format!("{name}.bias"));
-        Matrix { operand: Operand::Packed(to), bias, inner_shards: 1 }
+        self.linear(device, table, name, false, None)
     }
 
     /// The linear layer `name`, stored `[in, out]`.
     pub(super) fn rows(&mut self, device: &dyn Device, table: &mut Table, name: &str) -> Matrix {
-        let (index, [inner, outer]) =
-            self.find(&format!("{name}.weight")).expect("every layer declares its weight");
-        let to = self.packed(device, table, name, inner, outer);
-        self.places.push((index, Place::Packed { to, rows: true }));
-        let bias = self.plain(table, &format!("{name}.bias"));
-        Matrix { operand: Operand::Packed(to), bias, inner_shards: SHARDS }
+        self.linear(device, table, name, true, None)
     }
 
     /// A linear layer whose weight is the plain parameter `from`, `[out, in]`.
     pub(super) fn tied(&mut self, device: &dyn Device, table: &mut Table, name: &str, from: View) -> Matrix {
-        let to = self.packed(device, table, name, from.cols, from.rows);
-        let (index, _) = self.find(&format!("{name}.weight")).expect("it is planned already");
-        self.places.push((index, Place::Tied { to, from }));
-        Matrix { operand: Operand::Packed(to), bias: None, inner_shards: 1 }
+        self.linear(device, table, name, false, Some(from))
+    }
+
+    fn linear(
+        &mut self,
+        device: &dyn Device,
+        table: &mut Table,
+        name: &str,
+        rows: bool,
+        tied: Option<View>,
+    ) -> Matrix {
+        let weight = format!("{name}.weight");
+        let (index, dims) = self.find(&weight).expect("every layer declares its weight");
+        let [outer, inner] = if rows { [dims[1], dims[0]] } else { dims };
+        let (operand, place) = match self.source.coding(&weight) {
+            Some(coding) => {
+                let to = table.add_quantised(name, Quantised::new(device, inner, outer, coding));
+                (Operand::Quantised(to), Place::Quantised(to))
+            }
+            None => {
+                let to = table.add_packed(name, Packed::new(device, inner, outer, 1, self.dtype));
+                let place = match tied {
+                    Some(from) => Place::Tied { to, from },
+                    None => Place::Packed { to, rows },
+                };
+                (Operand::Packed(to), place)
+            }
+        };
+        self.places.push((index, place));
+        let bias = if tied.is_none() { self.plain(table, &format!("{name}.bias")) } else { None };
+        Matrix { operand, bias, inner_shards: if rows { SHARDS } else { 1 } }
     }
 
     /// Plans the staging buffer; after all parameters.
@@ -118,14 +134,14 @@ impl Loader {
     }
 
     /// Fills all places.
-    pub(super) fn load(&self, device: &mut dyn Device, source: &dyn TensorSource) -> Result<(), ModelError> {
+    pub(super) fn load(&self, device: &mut dyn Device) -> Result<(), ModelError> {
         let staging = self.staging.expect("the staging buffer is planned");
         for (index, place) in &self.places {
             let declaration = &self.declarations[*index];
             match *place {
-                Place::Plain(view) => device.upload_slice(view, &self.values(declaration, source)?),
+                Place::Plain(view) => device.upload_slice(view, &self.values(declaration)?),
                 Place::Packed { to, rows } => {
-                    let values = self.values(declaration, source)?;
+                    let values = self.values(declaration)?;
                     let view = staging.flat_range(0, values.len());
                     device.upload_slice(view, &values);
                     let from = match rows {
@@ -134,22 +150,35 @@ impl Loader {
                     };
                     device.pack(from, to);
                 }
+                Place::Quantised(to) => device.upload_quantised(to, &self.blocks(declaration, to)?),
                 Place::Tied { to, from } => device.pack(Operand::InnerCols(from), to),
             }
         }
         Ok(())
     }
 
-    fn values(&self, declaration: &Declaration, source: &dyn TensorSource) -> Result<Vec<f32>, ModelError> {
-        let values = source.tensor(&declaration.name)?;
-        if values.len() != declaration.elements() {
-            return Err(ModelError::TensorLength {
-                name: declaration.name.clone(),
-                found: values.len(),
-                expected: declaration.elements(),
-                dims: declaration.dims.clone(),
-            });
+    fn values(&self, declaration: &Declaration) -> Result<Vec<f32>, ModelError> {
+        let values = self.source.tensor(&declaration.name)?;
+        let expected = declaration.elements();
+        if values.len() == expected {
+            Ok(values)
+        } else {
+            Err(wrong_length(declaration, values.len(), expected))
         }
-        Ok(values)
     }
+
+    fn blocks(&self, declaration: &Declaration, to: Quantised) -> Result<Vec<u8>, ModelError> {
+        let blocks = self.source.blocks(&declaration.name)?;
+        let expected = to.outer * to.coding.row_bytes(to.inner);
+        if blocks.len() == expected {
+            Ok(blocks)
+        } else {
+            Err(wrong_length(declaration, blocks.len(), expected))
+        }
+    }
+}
+
+fn wrong_length(declaration: &Declaration, found: usize, expected: usize) -> ModelError {
+    let (name, dims) = (declaration.name.clone(), declaration.dims.clone());
+    ModelError::TensorLength { name, found, expected, dims }
 }

@@ -244,8 +244,10 @@ pub(crate) fn architecture_of(model: &Model) -> Result<Architecture, ModelError>
     match (gpt2.0, llama.0) {
         (0, _) => Ok(Architecture::Gpt2),
         (_, 0) => Ok(Architecture::Llama),
-        (a, b) if a <= b => Err(ModelError::NotExportable { architecture: "GPT-2", reason: gpt2.1 }),
-        _ => Err(ModelError::NotExportable { architecture: "Llama", reason: llama.1 }),
+        (a, b) if a <= b => {
+            Err(ModelError::NotExportable { architecture: "Hugging Face GPT-2 folder", reason: gpt2.1 })
+        }
+        _ => Err(ModelError::NotExportable { architecture: "Hugging Face Llama folder", reason: llama.1 }),
     }
 }
 

@@ -2,6 +2,7 @@
 //! their names when they are complete, `config.json` last.
 
 use super::{Architecture, config, names};
+use crate::file::write_file;
 use crate::{ModelError, TensorSource};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -9,7 +10,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use triax_spec::model::Model;
 use triax_tensor::DType;
 
@@ -37,28 +38,6 @@ pub fn export(
     write_file(&folder.join("config.json"), |file, path| {
         writeln!(file, "{config:#}").map_err(|e| ModelError::io(path, e))
     })
-}
-
-/// Writes under a temporary name, syncs, renames; removes what is left of a failure.
-fn write_file(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>, &Path) -> Result<(), ModelError>,
-) -> Result<(), ModelError> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let io = |e| ModelError::io(&partial, e);
-    let result = (|| {
-        let mut file = BufWriter::new(File::create(&partial).map_err(io)?);
-        write(&mut file, &partial)?;
-        file.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-        fs::rename(&partial, path).map_err(|e| ModelError::io(path, e))
-    })();
-    if result.is_err() {
-        // The error that matters is the one above; the file may not even exist.
-        let _ = fs::remove_file(&partial);
-    }
-    result
 }
 
 fn write_weights(

@@ -3,6 +3,7 @@
 
 mod decoder;
 mod finite_differences;
+mod gguf;
 mod golden;
 mod import_export;
 mod layouts;

@@ -18,8 +18,7 @@ mod microkernel;
 mod pack;
 mod panels;
 
-use epilogue::Store;
-pub(super) use epilogue::{Finish, Tile};
+pub(super) use epilogue::{Finish, Store, Tile};
 pub(super) use microkernel::Microkernel;
 pub(super) use panels::Panels;
 
@@ -28,7 +27,7 @@ use super::isa::Isa;
 use super::math::Act;
 use super::memory::{Block, overlap};
 use super::team::Team;
-use crate::{DType, Gemm, Operand, Packed, View, even_shard_range, join_order};
+use crate::{DType, Gemm, Operand, Packed, Quantised, View, even_shard_range, join_order};
 use half::{bf16, f16};
 use microkernel::MAX_TILE;
 use pack::{Part, Source, panel};
@@ -108,7 +107,7 @@ fn source(arena: &Block, operand: Operand) -> Source {
     let (view, inner_rows) = match operand {
         Operand::InnerCols(view) => (view, false),
         Operand::InnerRows(view) => (view, true),
-        Operand::Packed(packed) => panic!("{packed:?} can only be the right operand of a product"),
+        other => panic!("{other:?} can only be the right operand of a product"),
     };
     assert_eq!(view.offset % view.dtype.bytes(), 0, "{view:?} is not aligned");
     let (inner, outer) = (operand.inner(), operand.outer());
@@ -120,8 +119,9 @@ fn source(arena: &Block, operand: Operand) -> Source {
 pub(super) fn check_disjoint(out: View, operand: Operand) {
     let read = match operand {
         Operand::InnerCols(view) | Operand::InnerRows(view) => view,
-        Operand::Packed(p) => {
-            View { offset: p.offset, rows: 1, cols: p.bytes.div_ceil(4), dtype: DType::F32 }
+        Operand::Packed(Packed { offset, bytes, .. })
+        | Operand::Quantised(Quantised { offset, bytes, .. }) => {
+            View { offset, rows: 1, cols: bytes.div_ceil(4), dtype: DType::F32 }
         }
     };
     assert!(!overlap(out, read), "{out:?} overlaps the operand {read:?}");

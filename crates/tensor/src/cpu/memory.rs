@@ -29,6 +29,14 @@ impl Block {
         }
     }
 
+    /// A range as bytes that several workers write disjoint parts of.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes the range while the result lives, but through it.
+    pub(crate) unsafe fn bytes_of<'a>(&self, offset: usize, count: usize) -> SharedMut<'a, u8> {
+        SharedMut { pointer: self.pointer(offset, count), len: count, lifetime: PhantomData }
+    }
+
     /// The first `count` floats of a block used as work memory.
     ///
     /// # Safety

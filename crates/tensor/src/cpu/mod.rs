@@ -16,6 +16,7 @@ mod norm;
 mod optimizer;
 mod paged_attention;
 mod peak;
+mod quantised;
 mod residual;
 mod rotary;
 mod sums;
@@ -24,9 +25,9 @@ mod team;
 pub use isa::Kernel;
 
 use crate::{
-    AdamW, AttentionShape, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Dropout,
-    Embed, EmbedBackward, Gemm, HostMemory, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
-    PagedAttention, ResidualAdd, Rotary, RotaryRows, View, philox::Stream,
+    AdamW, AttentionShape, Coding, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device,
+    Dropout, Embed, EmbedBackward, Gemm, HostMemory, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
+    PagedAttention, Quantised, ResidualAdd, Rotary, RotaryRows, View, philox::Stream,
 };
 use isa::Isa;
 use memory::Block;
@@ -96,6 +97,7 @@ impl Device for Cpu {
         match need {
             Need::Gemm { n, k, dtype, .. } => gemm::scratch_bytes(self, n, 1, k, dtype),
             Need::Attention(shape) => attention::scratch_bytes(self, &shape),
+            Need::Quantised { m, k, coding } => quantised::scratch_bytes(self, m, k, coding),
             Need::PagedAttention { capacity, head_dim } => {
                 paged_attention::scratch_bytes(self, capacity, head_dim)
             }
@@ -108,6 +110,10 @@ impl Device for Cpu {
 
     fn packed_bytes(&self, inner: usize, outer: usize, outer_shards: usize, dtype: DType) -> usize {
         gemm::packed_bytes(self.isa, inner, outer, outer_shards, dtype)
+    }
+
+    fn quantised_bytes(&self, inner: usize, outer: usize, coding: Coding) -> usize {
+        quantised::bytes(inner, outer, coding)
     }
 
     fn upload(&mut self, to: View, bytes: &[u8]) {
@@ -127,6 +133,10 @@ impl Device for Cpu {
 
     fn host(&mut self, view: View) -> Option<HostMemory> {
         Some(self.arena.host(view))
+    }
+
+    fn upload_quantised(&mut self, to: Quantised, blocks: &[u8]) {
+        quantised::upload(self, to, blocks);
     }
 
     fn clear(&mut self, view: View) {
@@ -158,7 +168,10 @@ impl Device for Cpu {
     }
 
     fn gemm(&mut self, gemm: &Gemm) {
-        gemm::run(self, gemm);
+        match gemm.right {
+            Operand::Quantised(matrix) => quantised::run(self, gemm, matrix),
+            _ => gemm::run(self, gemm),
+        }
     }
 
     fn column_sums(&mut self, x: View, sums: View) {

@@ -281,10 +281,11 @@ fn score<C: Act, const R: usize, const V: usize, const FUSED: bool>(
     stride: usize,
 ) {
     let mut sums = [[[0.0f32; LANES]; V]; R];
-    let parts: [&[C]; V] = std::array::from_fn(|v| {
+    let mut parts: [&[C]; V] = [&[]; V];
+    for (v, part) in parts.iter_mut().enumerate() {
         let key = first + v * LANES;
-        &head.part_of(head.keys, table[key / head.block])[key % head.block..]
-    });
+        *part = &head.part_of(head.keys, table[key / head.block])[key % head.block..];
+    }
     for (d, query) in vectors.as_chunks::<R>().0[..head.head_dim].iter().enumerate() {
         for v in 0..V {
             let keys: [f32; LANES] = lanes(&parts[v][d * head.block..]);
@@ -305,7 +306,12 @@ fn score<C: Act, const R: usize, const V: usize, const FUSED: bool>(
 #[inline(always)]
 fn lanes<C: Act>(from: &[C]) -> [f32; LANES] {
     let from: &[C; LANES] = from.first_chunk().expect("a block's row is whole vectors");
-    std::array::from_fn(|l| from[l].to_f32())
+    // A plain loop: what `from_fn` calls is compiled without this function's instructions.
+    let mut values = [0.0f32; LANES];
+    for l in 0..LANES {
+        values[l] = from[l].to_f32();
+    }
+    values
 }
 
 /// From scores to `exp(score - maximum)`, 0 for those not seen; their sum.
@@ -347,7 +353,10 @@ fn weigh<C: Act, const R: usize, const V: usize, const FUSED: bool>(
         let start = index * head.block;
         let count = (seen - start).min(head.block);
         let part = head.part_of(head.values, id);
-        let weights: [&[f32]; R] = std::array::from_fn(|r| &scores[r * stride + start..][..count]);
+        let mut weights: [&[f32]; R] = [&[]; R];
+        for (r, weights) in weights.iter_mut().enumerate() {
+            *weights = &scores[r * stride + start..][..count];
+        }
         for (at, row) in part.chunks_exact(head.head_dim).take(count).enumerate() {
             for v in 0..V {
                 let values: [f32; LANES] = lanes(&row[first + v * LANES..]);

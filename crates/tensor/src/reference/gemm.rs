@@ -3,10 +3,13 @@
 use super::check;
 use super::elementwise::{gelu_derivative, gelu_of};
 use super::memory::{Matrix, Memory, rounded};
-use crate::{Activation, DType, Gemm, Operand, Packed, View};
+use crate::{Activation, DType, Gemm, Operand, Packed, Quantised, View};
 
 pub(super) fn pack(memory: &mut Memory, from: Operand, to: Packed) {
-    assert!(!matches!(from, Operand::Packed(_)), "packing an operand that is packed: {from:?}");
+    assert!(
+        !matches!(from, Operand::Packed(_) | Operand::Quantised(_)),
+        "packing an operand that is packed: {from:?}"
+    );
     assert!(
         from.inner() == to.inner && from.outer() == to.outer,
         "{from:?} packed as inner {}, outer {}",
@@ -70,9 +73,12 @@ fn each(matrix: &mut Matrix, function: impl Fn(usize, usize, f64) -> f64) {
     }
 }
 
-/// The view an operand lies in.
+/// The view an operand lies in; a quantised one as a view of words, for its place alone.
 fn stored(operand: Operand) -> View {
     match operand {
+        Operand::Quantised(Quantised { offset, bytes, .. }) => {
+            View { offset, rows: 1, cols: bytes / 4, dtype: DType::U32 }
+        }
         Operand::InnerCols(view) | Operand::InnerRows(view) => view,
         Operand::Packed(packed) => check::unpacked(packed),
     }
@@ -80,19 +86,36 @@ fn stored(operand: Operand) -> View {
 
 /// The operand as `[outer, inner]`.
 pub(super) fn outer_inner(memory: &Memory, operand: Operand) -> Matrix {
-    let matrix = memory.read(stored(operand));
     match operand {
-        Operand::InnerRows(_) => matrix.transposed(),
-        Operand::InnerCols(_) | Operand::Packed(_) => matrix,
+        Operand::Quantised(matrix) => dequantised(memory, matrix),
+        Operand::InnerRows(view) => memory.read(view).transposed(),
+        Operand::InnerCols(_) | Operand::Packed(_) => memory.read(stored(operand)),
     }
+}
+
+fn dequantised(memory: &Memory, matrix: Quantised) -> Matrix {
+    let Quantised { offset, inner, outer, coding, .. } = matrix;
+    let row = coding.row_bytes(inner);
+    let rows = memory.bytes(offset, outer * row).chunks_exact(row);
+    let mut values = vec![0.0f32; inner];
+    let mut all = Vec::with_capacity(inner * outer);
+    for row in rows {
+        coding.dequantise(row, &mut values);
+        all.extend(values.iter().map(|&v| f64::from(v)));
+    }
+    Matrix { rows: outer, cols: inner, values: all }
 }
 
 fn check(gemm: &Gemm) {
     let (left, right, out) = (gemm.left, gemm.right, gemm.out);
     let (m, n, dtype) = (left.outer(), right.outer(), left.dtype());
-    assert!(!matches!(left, Operand::Packed(_)), "a packed left operand: {gemm:?}");
+    assert!(
+        !matches!(left, Operand::Packed(_) | Operand::Quantised(_)),
+        "a packed or quantised left operand: {gemm:?}"
+    );
     assert!(left.inner() == right.inner(), "inner dimensions {} and {}", left.inner(), right.inner());
-    assert!(dtype.is_activation() && right.dtype() == dtype, "operands of {dtype} and {}", right.dtype());
+    let fits = right.dtype() == dtype || matches!(right, Operand::Quantised(_));
+    assert!(dtype.is_activation() && fits, "operands of {dtype} and {}", right.dtype());
     assert!(out.dtype == dtype || out.dtype == DType::F32, "a product of {dtype} stored as {}", out.dtype);
     assert!(!gemm.accumulate || out.dtype == DType::F32, "accumulation into {}", out.dtype);
     assert!(gemm.inner_shards > 0, "a product in 0 shards");

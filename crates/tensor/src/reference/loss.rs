@@ -123,6 +123,7 @@ fn check_cross_entropy(op: &CrossEntropy) {
     let weight: View = match op.weight {
         Operand::InnerCols(view) | Operand::InnerRows(view) => view,
         Operand::Packed(packed) => check::unpacked(packed),
+        Operand::Quantised(matrix) => panic!("a loss with the quantised weight {matrix:?}"),
     };
     check::apart(
         &[("logits", op.logits), ("statistics", op.statistics), ("target_logits", op.target_logits)],

@@ -117,6 +117,17 @@ impl Memory {
         assert!(view.offset.is_multiple_of(view.dtype.bytes()), "{view:?} is not aligned to its elements");
     }
 
+    /// `count` bytes that are no matrix of numbers, in a range of whole words.
+    #[track_caller]
+    pub(super) fn bytes_mut(&mut self, offset: usize, count: usize) -> &mut [u8] {
+        &mut self.slice_mut(words(offset, count))[..count]
+    }
+
+    #[track_caller]
+    pub(super) fn bytes(&self, offset: usize, count: usize) -> &[u8] {
+        &self.slice(words(offset, count))[..count]
+    }
+
     #[track_caller]
     pub(super) fn upload(&mut self, to: View, bytes: &[u8]) {
         assert_eq!(bytes.len(), to.bytes(), "host bytes uploaded to {to:?}");
@@ -185,6 +196,11 @@ fn store<T: Copy, const N: usize>(bytes: &mut [u8], values: &[T], encode: impl F
     for (chunk, &value) in bytes.as_chunks_mut::<N>().0.iter_mut().zip(values) {
         *chunk = encode(value);
     }
+}
+
+/// The words that hold `count` bytes.
+const fn words(offset: usize, count: usize) -> View {
+    View { offset, rows: 1, cols: count.div_ceil(4), dtype: DType::U32 }
 }
 
 #[cfg(test)]

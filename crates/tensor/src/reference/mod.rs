@@ -19,9 +19,9 @@ mod paged_attention;
 
 use crate::philox::Stream;
 use crate::{
-    AdamW, AttentionShape, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device, Dropout,
-    Embed, EmbedBackward, Gemm, HostMemory, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
-    PagedAttention, ResidualAdd, Rotary, RotaryRows, View,
+    AdamW, AttentionShape, Coding, CrossEntropy, CrossEntropyGradient, CrossEntropyJoin, DType, Device,
+    Dropout, Embed, EmbedBackward, Gemm, HostMemory, Need, Norm, NormBackward, Operand, OutOfMemory, Packed,
+    PagedAttention, Quantised, ResidualAdd, Rotary, RotaryRows, View,
 };
 use memory::Memory;
 
@@ -56,6 +56,10 @@ impl Device for Reference {
         inner * outer * dtype.bytes()
     }
 
+    fn quantised_bytes(&self, inner: usize, outer: usize, coding: Coding) -> usize {
+        (outer * coding.row_bytes(inner)).next_multiple_of(4)
+    }
+
     fn upload(&mut self, to: View, bytes: &[u8]) {
         self.memory.upload(to, bytes);
     }
@@ -66,6 +70,11 @@ impl Device for Reference {
 
     fn host(&mut self, view: View) -> Option<HostMemory> {
         Some(self.memory.host(view))
+    }
+
+    fn upload_quantised(&mut self, to: Quantised, blocks: &[u8]) {
+        assert_eq!(blocks.len(), to.outer * to.coding.row_bytes(to.inner), "blocks of {to:?}");
+        self.memory.bytes_mut(to.offset, blocks.len()).copy_from_slice(blocks);
     }
 
     fn clear(&mut self, view: View) {

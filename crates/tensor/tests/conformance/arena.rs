@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use triax_tensor::philox::Stream;
-use triax_tensor::{DType, Device, Need, Operand, Packed, View};
+use triax_tensor::{Coding, DType, Device, Need, Operand, Packed, Quantised, View};
 
 /// Fills what an operation must write or must not touch: NaN in every floating-point type.
 const UNTOUCHED: u8 = 0xff;
@@ -120,6 +120,20 @@ impl<'d> Arena<'d> {
         let unplaced = Packed::new(self.device, from.inner(), from.outer(), outer_shards, dtype);
         let to = Packed { offset: self.reserve(unplaced.bytes), ..unplaced };
         self.device.pack(from, to);
+        to
+    }
+
+    /// Makes a quantised matrix on the device under test.
+    pub(crate) fn quantised(
+        &mut self,
+        inner: usize,
+        outer: usize,
+        coding: Coding,
+        blocks: &[u8],
+    ) -> Quantised {
+        let unplaced = Quantised::new(self.device, inner, outer, coding);
+        let to = Quantised { offset: self.reserve(unplaced.bytes), ..unplaced };
+        self.device.upload_quantised(to, blocks);
         to
     }
 

@@ -21,4 +21,6 @@ mod harness;
 mod loss;
 mod norm;
 mod optimizer;
+mod quantised;
+mod rotary;
 mod slices;

@@ -13,7 +13,6 @@ use triax_data::Tokenizer;
 use triax_infer::{
     Engine, Event, Finish, GenerateRequest, Generated, InferError, Job, Loading, Sampling, load,
 };
-use triax_spec::run::{DeviceKind, Precision};
 
 #[derive(Serialize)]
 struct Outcome<'a> {
@@ -37,7 +36,7 @@ pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
         ..Sampling::GREEDY
     };
     sampling.validate().map_err(|error| Failure::usage(error.to_string()))?;
-    let source = Source::open(&arguments.model)?;
+    let source = Source::open(&arguments.model)?.quantised(arguments.quantise);
     let tokenizer = source.tokenizer(arguments.tokenizer.as_deref())?;
     let mut engine = engine(&source, &tokenizer, arguments.device, 1)?;
 
@@ -66,8 +65,7 @@ pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
     })
 }
 
-/// The whole context for each of `sequences` texts; bf16 on the CPU device, as trained, f32 on the reference
-/// device.
+/// The whole context for each of `sequences` texts.
 pub(crate) fn engine(
     source: &Source,
     tokenizer: &Tokenizer,
@@ -76,12 +74,9 @@ pub(crate) fn engine(
 ) -> Result<Engine, Failure> {
     /// Tokens of a pass, from which on products are no faster for more.
     const ROWS: usize = 256;
-    let precision = match device.device {
-        DeviceKind::Cpu => Precision::Bf16,
-        DeviceKind::Reference => Precision::F32,
-    };
     let loading = Loading {
-        dtype: machine::dtype(precision),
+        dtype: source.activations(device.device),
+        memory: source.cache(device.device),
         sequences,
         context: source.model.sequence,
         cache: sequences * source.model.sequence,

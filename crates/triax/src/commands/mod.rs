@@ -1,12 +1,14 @@
 //! One file a subcommand; the demo has a folder of its own.
 
 pub(crate) mod bench_curate;
+pub(crate) mod bench_decode;
 pub(crate) mod bench_gemm;
 pub(crate) mod bench_tokenize;
 pub(crate) mod bench_train;
 pub(crate) mod curate;
 pub(crate) mod eval;
 pub(crate) mod generate;
+pub(crate) mod gguf;
 pub(crate) mod hugging_face;
 pub(crate) mod plan;
 pub(crate) mod tokenize;

@@ -3,6 +3,7 @@
 
 mod demo;
 mod eval;
+mod gguf;
 mod layouts;
 mod misuse;
 mod road;
