@@ -23,7 +23,7 @@ def chain(name):
             "c4": [C4QualityFilter(filter_no_terminal_punct=False)],
             "fineweb": [FineWebQualityFilter()],
         }
-    language = "zho"
+    language = "cmn_Hani"
     return {
         "fineweb2": [
             GopherRepetitionFilter(

@@ -6,11 +6,15 @@ use anyhow::Result;
 use crate::command::{output, program, run as run_program};
 use crate::python;
 
-const SCRIPTS: &[&str] = &["golden/make_golden.py"];
+/// Each script with the name of its environment and what is installed there.
+const SCRIPTS: &[(&str, &str, &str)] = &[
+    ("golden/make_golden.py", "golden-venv", "golden/requirements.txt"),
+    ("golden/curation/make_cases.py", "golden-curation-venv", "golden/curation/requirements.txt"),
+];
 
 pub(crate) fn run(options: &python::Options) -> Result<()> {
-    let interpreter = python::interpreter(options, "golden-venv", "golden/requirements.txt")?;
-    for script in SCRIPTS {
+    for (script, environment, requirements) in SCRIPTS {
+        let interpreter = python::interpreter(options, environment, requirements)?;
         run_program(&mut program(&interpreter, &[script]))?;
     }
     let changed = output(&mut program("git", &["status", "--porcelain", "--", "crates/*/tests/golden"]))?;

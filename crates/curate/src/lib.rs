@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod dedup;
+pub mod chinese;
+pub mod classifier;
 mod document;
 mod error;
 pub mod extract;
@@ -17,6 +19,8 @@ pub mod readers;
 pub mod recipe;
 pub mod report;
 mod runs;
+pub mod filters;
+pub mod kenlm;
 mod step;
 mod steps;
 #[cfg(test)]

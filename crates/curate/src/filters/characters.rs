@@ -57,6 +57,14 @@ impl CharacterSet {
     }
 }
 
+/// Han ideographs: unified, extensions A to H, compatibility, and the number zero 〇.
+pub(crate) const fn is_han(c: char) -> bool {
+    matches!(c,
+        '\u{4E00}'..='\u{9FFF}' | '\u{3400}'..='\u{4DBF}' | '\u{F900}'..='\u{FAFF}' | '\u{3007}'
+        | '\u{20000}'..='\u{2A6DF}' | '\u{2A700}'..='\u{2EBEF}' | '\u{2F800}'..='\u{2FA1F}'
+        | '\u{30000}'..='\u{323AF}')
+}
+
 /// A class of characters as sorted ranges, taken from the tables of the regular expression library.
 pub(crate) struct Ranges(Vec<(char, char)>);
 

@@ -3,17 +3,24 @@
 //! Every filter is built from a configuration whose defaults are the published numbers, and looks at the text through
 //! the shared analysis in [`Scratch`](crate::Scratch).
 
+pub mod bad_words;
 pub mod c4;
 pub mod fineweb;
 pub mod fineweb2;
 pub mod gopher_quality;
 pub mod gopher_repetition;
+pub mod language;
 pub mod length;
+pub mod lines;
+pub mod pii;
+pub mod url;
 
 pub(crate) mod characters;
 mod repeats;
 pub(crate) mod text;
 pub(crate) mod words;
+
+use std::path::Path;
 
 use crate::step::Filter;
 pub use words::Language;
@@ -48,10 +55,26 @@ pub enum FilterError {
     UnknownLanguage { language: String, near: &'static str },
     #[error("there is no chain of filters `{name}`; the nearest name is `{near}`")]
     UnknownChain { name: String, near: &'static str },
+    #[error("the model has no label `{label}`; the nearest is `{near}`")]
+    UnknownLabel { label: String, near: String },
+    #[error("model {path}: {problem}")]
+    Model { path: String, problem: String },
+    #[error("list {path}: {problem}")]
+    List { path: String, problem: String },
+}
+
+/// The entries of a list, one a line; empty lines and lines that begin with "#" are none.
+pub(crate) fn read_list(path: &Path) -> Result<Vec<String>, FilterError> {
+    let list = std::fs::read_to_string(path).map_err(|error| FilterError::List {
+        path: path.display().to_string(),
+        problem: error.to_string(),
+    })?;
+    let entries = list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(entries.map(str::to_owned).collect())
 }
 
 /// The name most like the one that was written.
-fn nearest(written: &str, names: impl Iterator<Item = &'static str>) -> &'static str {
+pub(crate) fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> &'a str {
     names
         .map(|name| (strsim::jaro_winkler(written, name), name))
         .max_by(|one, other| one.0.total_cmp(&other.0))
