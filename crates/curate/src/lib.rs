@@ -6,21 +6,20 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod dedup;
 pub mod chinese;
 pub mod classifier;
+mod dedup;
 mod document;
 mod error;
 pub mod extract;
 pub mod filters;
 mod global;
+pub mod kenlm;
 pub mod pipeline;
 pub mod readers;
 pub mod recipe;
 pub mod report;
 mod runs;
-pub mod filters;
-pub mod kenlm;
 mod step;
 mod steps;
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub(crate) use eval::{Eval, EvalOther, EvalPrompts, EvalTasks};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use triax_curate::classifier::TrainConfig;
 use triax_spec::run::{DeviceKind, Kernel, NumericsMode, Precision};
 
 /// Raw text in, a trained giant language model out.
@@ -100,6 +101,36 @@ pub(crate) struct Curate {
 pub(crate) enum CurateAction {
     /// Show documents that a run has removed
     Inspect(Inspect),
+    /// Train a quality classifier on examples of its classes
+    TrainClassifier(TrainClassifier),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainClassifier {
+    /// A class and a file of its examples, JSON lines with `text` or one text a line: --class high=good.jsonl; twice or
+    /// more
+    #[arg(long = "class", value_name = "LABEL=FILE", required = true)]
+    pub(crate) classes: Vec<String>,
+    /// Where the model goes
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// How texts are cut into words: en, zh (jieba) or other; the step `classifier` must be told the same
+    #[arg(long, default_value = "en")]
+    pub(crate) language: String,
+    #[arg(long, default_value_t = TrainConfig::default().dimensions)]
+    pub(crate) dimensions: usize,
+    #[arg(long, default_value_t = TrainConfig::default().epochs)]
+    pub(crate) epochs: usize,
+    #[arg(long, default_value_t = TrainConfig::default().learning_rate)]
+    pub(crate) learning_rate: f64,
+    /// Share of the examples that is held out to measure the classifier
+    #[arg(long, default_value_t = TrainConfig::default().held_out)]
+    pub(crate) held_out: f64,
+    #[arg(long, default_value_t = TrainConfig::default().seed)]
+    pub(crate) seed: i32,
+    /// Print the quality as one JSON object on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -466,6 +497,9 @@ pub(crate) struct BenchCurate {
     /// tokenizer.json, for --step tokenize; without it one is trained first
     #[arg(long)]
     pub(crate) tokenizer: Option<PathBuf>,
+    /// Filters of --step filters: crawl-en (Gopher, C4, FineWeb) or crawl-zh (FineWeb-2 with jieba)
+    #[arg(long, default_value = "crawl-en")]
+    pub(crate) chain: String,
     /// Replace a value of the recipe that reads the input
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
@@ -510,6 +544,8 @@ pub(crate) enum CurateStep {
     Read,
     /// Main texts out of HTML pages
     Extract,
+    /// Verdicts on texts, by the chain that --chain names
+    Filters,
     /// Texts into token files
     Tokenize,
 }

@@ -17,6 +17,7 @@ pub mod url;
 
 pub(crate) mod characters;
 mod repeats;
+mod settings;
 pub(crate) mod text;
 pub(crate) mod words;
 

@@ -4,6 +4,7 @@ use super::keys;
 use crate::CurateError;
 use crate::global::GlobalStep;
 use crate::step::{Filter, FilterConfig};
+use crate::{chinese, filters};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::Table;
@@ -12,6 +13,26 @@ use toml::Table;
 static KINDS: &[Kind] = &[
     // Steps over one document at a time.
     local::<crate::steps::Size>("size"),
+    local::<filters::length::LengthConfig>("length"),
+    local::<filters::url::UrlConfig>("url"),
+    local::<filters::language::LanguageConfig>("language"),
+    local::<filters::gopher_repetition::GopherRepetitionConfig>("gopher_repetition"),
+    local::<filters::gopher_quality::GopherQualityConfig>("gopher_quality"),
+    local::<filters::c4::C4Config>("c4"),
+    local::<filters::c4::C4ParagraphsConfig>("c4_paragraphs"),
+    local::<filters::bad_words::BadWordsConfig>("bad_words"),
+    local::<filters::fineweb::FineWebConfig>("fineweb"),
+    local::<filters::fineweb2::FineWeb2Config>("fineweb2"),
+    local::<filters::lines::LinesConfig>("lines"),
+    local::<filters::pii::PiiConfig>("pii"),
+    local::<chinese::normalize::ChineseNormalizeConfig>("chinese_normalize"),
+    local::<chinese::garbled::GarbledConfig>("garbled"),
+    local::<chinese::script::ChineseScriptConfig>("chinese_script"),
+    local::<chinese::lines::ChineseLinesConfig>("chinese_lines"),
+    local::<chinese::repetition::ChineseRepetitionConfig>("chinese_repetition"),
+    local::<chinese::word_lists::WordListsConfig>("word_lists"),
+    local::<crate::kenlm::PerplexityConfig>("perplexity"),
+    local::<crate::classifier::ClassifierConfig>("classifier"),
     // Steps over all documents.
     global::<crate::ExactDedup>("exact_dedup"),
     global::<crate::LineDedup>("line_dedup"),

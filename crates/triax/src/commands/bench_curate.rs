@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use triax_curate::readers::{Record, read, shards};
-use triax_curate::{CurateError, Recipe};
+use triax_curate::{CurateError, Recipe, Scratch, Verdict};
 use triax_data::{Reading, Tokenizer, TokenizerKind, sample_texts};
 
 /// Runs, of which the fastest counts: anything slower is another process's time.
@@ -71,6 +71,7 @@ pub(crate) fn run(arguments: &BenchCurate) -> Result<(), Failure> {
     let outcome = match arguments.step {
         CurateStep::Read => read_archives(arguments)?,
         CurateStep::Extract => extract(arguments, threads)?,
+        CurateStep::Filters => filters(arguments, threads)?,
         CurateStep::Tokenize => tokenize(arguments, threads)?,
     };
     eprintln!(
@@ -158,6 +159,51 @@ fn tokenize(arguments: &BenchCurate, threads: usize) -> Result<Outcome, Failure>
     measured?;
     removed.map_err(|error| Failure::run(format!("cannot remove {}: {error}", folder.display())))?;
     Ok(Outcome::new("tokenize", "text", threads, best.expect("there is at least one run")))
+}
+
+/// Texts in memory through a chain of filters, until one removes them.
+fn filters(arguments: &BenchCurate, threads: usize) -> Result<Outcome, Failure> {
+    let chain = triax_curate::filters::chain(&arguments.chain)
+        .map_err(|error| Failure::usage(with_causes(&error)))?;
+    let recipe = recipe(arguments)?;
+    let mut documents = Vec::new();
+    records(&recipe, &mut |record| {
+        if let Record::Text(document) = record {
+            documents.push(document);
+        }
+    })
+    .map_err(|error| failed(&error))?;
+    if documents.is_empty() {
+        return Err(Failure::usage(format!("no texts in {}", arguments.input.display()))
+            .help("--input takes JSON lines, Parquet, WET archives, text files"));
+    }
+    let bytes = documents.iter().map(|document| document.text.len() as u64).sum();
+    let mut best: Option<Measured> = None;
+    // The first run also loads dictionaries.
+    for _ in 0..RUNS {
+        let (next, kept) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            let work = || {
+                let mut scratch = Scratch::default();
+                while let Some(document) = documents.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut document = document.clone();
+                    let stays =
+                        chain.iter().all(|filter| filter.apply(&mut document, &mut scratch) == Verdict::Keep);
+                    kept.fetch_add(u64::from(stays), Ordering::Relaxed);
+                }
+            };
+            for _ in 0..threads {
+                scope.spawn(work);
+            }
+        });
+        let seconds = begin.elapsed().as_secs_f64();
+        if best.is_none_or(|best| seconds < best.seconds) {
+            best =
+                Some(Measured { documents: documents.len() as u64, bytes, kept: kept.into_inner(), seconds });
+        }
+    }
+    Ok(Outcome::new("filters", "text", threads, best.expect("there is at least one run")))
 }
 
 /// Pages in memory to main texts.

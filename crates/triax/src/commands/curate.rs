@@ -1,6 +1,6 @@
 //! `triax curate`: a recipe carried out, its report, and a look at what was removed.
 
-use crate::arguments::{Curate, CurateAction, Inspect};
+use crate::arguments::{Curate, CurateAction, Inspect, TrainClassifier};
 use crate::console::{Progress, bytes, count, json_line};
 use crate::failure::{Context, Failure, with_causes};
 use crate::{files, interrupt};
@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+use triax_curate::classifier::{self, Class, TrainConfig};
 use triax_curate::pipeline::{self, Filtered, Manifest, Place, Totals};
 use triax_curate::{CurateError, Recipe, report};
 
@@ -21,8 +22,10 @@ struct Outcome<'a> {
 }
 
 pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
-    if let Some(CurateAction::Inspect(inspection)) = &arguments.action {
-        return inspect(inspection);
+    match &arguments.action {
+        Some(CurateAction::Inspect(inspection)) => return inspect(inspection),
+        Some(CurateAction::TrainClassifier(training)) => return train_classifier(training),
+        None => {}
     }
     let (Some(recipe), Some(out)) = (&arguments.recipe, &arguments.out) else {
         return Err(Failure::usage("a recipe and --out are needed").help("triax curate files --out curated"));
@@ -104,6 +107,51 @@ fn tell(manifest: &Manifest) {
             eprintln!("  {:>10}  {} · {reason}", removed.tally.documents, step.name);
         }
     }
+}
+
+fn train_classifier(arguments: &TrainClassifier) -> Result<(), Failure> {
+    let mut classes: Vec<Class> = Vec::new();
+    for class in &arguments.classes {
+        let Some((label, file)) =
+            class.split_once('=').filter(|(label, file)| !label.is_empty() && !file.is_empty())
+        else {
+            return Err(Failure::usage(format!("--class {class} has no `LABEL=FILE`"))
+                .help("--class high=good.jsonl"));
+        };
+        match classes.iter_mut().find(|class| class.label == label) {
+            Some(class) => class.files.push(file.into()),
+            None => classes.push(Class { label: label.to_owned(), files: vec![file.into()] }),
+        }
+    }
+    let language = serde_json::from_value(arguments.language.clone().into()).map_err(|_| {
+        Failure::usage(format!("--language {} is not known", arguments.language)).help("en, zh or other")
+    })?;
+    let config = TrainConfig {
+        classes,
+        language,
+        dimensions: arguments.dimensions,
+        epochs: arguments.epochs,
+        learning_rate: arguments.learning_rate,
+        held_out: arguments.held_out,
+        seed: arguments.seed,
+        ..TrainConfig::default()
+    };
+    let quality =
+        classifier::train(&config, &arguments.out).map_err(|error| Failure::run(with_causes(&error)))?;
+    eprintln!(
+        "{} examples trained on, {} held out: {:.1} % right",
+        quality.trained,
+        quality.held_out,
+        100.0 * quality.accuracy
+    );
+    for class in &quality.classes {
+        let (precision, recall) = (100.0 * class.precision, 100.0 * class.recall);
+        eprintln!(
+            "  {}: {} examples, precision {precision:.1} %, recall {recall:.1} %",
+            class.label, class.examples
+        );
+    }
+    if arguments.json { json_line(&quality) } else { Ok(()) }
 }
 
 fn inspect(arguments: &Inspect) -> Result<(), Failure> {
