@@ -1,6 +1,7 @@
 """Small KenLM models of every kind, and the scores that kenlm gives sentences.
 
     python kenlm_models.py BUILD_BINARY
+    python kenlm_models.py score MODEL < sentences.txt    # as our example `perplexity` prints it
 
 BUILD_BINARY is kenlm's program of that name (Debian's libime-bin has it as libime_slm_build_binary). Writes
 crates/curate/tests/golden/kenlm/{probing,trie,quantised,compressed,both}.bin and scores.tsv: kind, log10 of the
@@ -95,4 +96,10 @@ def main(build_binary):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[1] == "score":
+        model = kenlm.Model(sys.argv[2])
+        for line in sys.stdin:
+            text = line.rstrip("\n")
+            print(f"{model.score(text):.6f}\t{text}")
+    else:
+        main(sys.argv[1])

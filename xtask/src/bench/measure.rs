@@ -20,6 +20,8 @@ const CURATE_REQUIREMENTS: &str = "bench/peers/curate-requirements.txt";
 const CURATE: &str = "bench/peers/curate.py";
 const LLAMA_REQUIREMENTS: &str = "bench/peers/llama-requirements.txt";
 const LLAMA: &str = "bench/peers/decode_llama_cpp.py";
+const VERDICTS_REQUIREMENTS: &str = "golden/curation/requirements.txt";
+const VERDICTS: &str = "golden/curation/verdicts.py";
 
 /// A variant slower than this share of the fastest in the first round takes no further turns: three medians
 /// cannot turn that around, and compiled PyTorch needs a minute before its first step.
@@ -38,7 +40,20 @@ pub(super) fn run(workload: &Workload, options: &Options) -> Result<Measured> {
         Sides::Train { ours, peer } => train(workload, ours, peer, options),
         Sides::Gemm => gemm(workload, options),
         Sides::Tokenize => tokenize(workload, options),
-        Sides::Curate(step) => curate(workload, step, options),
+        Sides::Curate(step) => {
+            let python = python::interpreter(&options.python, "curate-venv", CURATE_REQUIREMENTS)?;
+            let input = prepare::crawl(step, options)?;
+            let mut peer = program(&python, &[CURATE, "--step", step, "--input"]);
+            peer.arg(&input);
+            curate(workload, &["--step", step], &input, peer, options)
+        }
+        Sides::Filters(chain) => {
+            let python = python::interpreter(&options.python, "golden-curation-venv", VERDICTS_REQUIREMENTS)?;
+            let input = prepare::documents(chain, &python, options)?;
+            let mut peer = program(&python, &[VERDICTS, "bench", chain]);
+            peer.arg(&input);
+            curate(workload, &["--step", "filters", "--chain", chain], &input, peer, options)
+        }
         Sides::Build => build(workload),
         Sides::Decode { batch } => decode(workload, batch, options),
         Sides::Demo => demo(workload, options),
@@ -166,13 +181,15 @@ fn against(workload: &Workload, mut ours: Command, mut peer: Command, options: &
 }
 
 /// Alternately on the same files, which are real ones: `TRIAX_TEST_DATA` names their folder, or `--input` others.
-fn curate(workload: &Workload, step: &str, options: &Options) -> Result<Measured> {
-    let python = python::interpreter(&options.python, "curate-venv", CURATE_REQUIREMENTS)?;
-    let input = prepare::crawl(step, options)?;
+fn curate(
+    workload: &Workload,
+    step: &[&str],
+    input: &Path,
+    mut peer: Command,
+    options: &Options,
+) -> Result<Measured> {
     let mut ours = triax()?;
-    ours.args(["bench", "curate", "--step", step, "--input"]).arg(&input).args(["--threads", "1", "--json"]);
-    let mut peer = program(&python, &[CURATE, "--step", step, "--input"]);
-    peer.arg(&input);
+    ours.args(["bench", "curate"]).args(step).arg("--input").arg(input).args(["--threads", "1", "--json"]);
     against(workload, ours, peer, options)
 }
 

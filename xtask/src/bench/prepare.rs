@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use toml::{Table, Value};
 
 use super::Options;
-use crate::command::target;
+use crate::command::{program, run, target};
 
 /// Size of the text for tokenizing.
 const TEXT_BYTES: usize = 64 << 20;
@@ -78,6 +78,32 @@ pub(super) fn crawl(step: &str, options: &Options) -> Result<PathBuf> {
     for _ in 0..most.div_ceil(member.len() as u64) {
         file.write_all(&member)?;
     }
+    Ok(path)
+}
+
+/// Bytes of documents for filters: half a minute of the slower side.
+const DOCUMENT_BYTES: usize = 4 << 20;
+
+/// Documents for a chain of filters: `--input`, or a sample spread over the real English or Chinese ones that
+/// golden/curation/corpus.py finds.
+pub(super) fn documents(chain: &str, python: &str, options: &Options) -> Result<PathBuf> {
+    if let Some(input) = &options.input {
+        return std::path::absolute(input).with_context(|| input.display().to_string());
+    }
+    let folder = folder()?.join("corpus");
+    let mut corpus = program(python, &["golden/curation/corpus.py"]);
+    run(corpus.arg(&folder))?;
+    let language = if chain == "crawl-zh" { "zh" } else { "en" };
+    let all = folder.join(format!("{language}.jsonl"));
+    let all = fs::read_to_string(&all).with_context(|| all.display().to_string())?;
+    let most = if options.smoke { 1 << 18 } else { DOCUMENT_BYTES };
+    let every = all.len().div_ceil(most).max(1);
+    let sample: Vec<_> = all.split_inclusive('\n').step_by(every).collect();
+    if sample.is_empty() {
+        bail!("no {language} documents; set TRIAX_TEST_DATA, or give some with --input");
+    }
+    let path = folder.join(format!("{language}-sample.jsonl"));
+    fs::write(&path, sample.concat()).with_context(|| path.display().to_string())?;
     Ok(path)
 }
 

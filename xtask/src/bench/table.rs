@@ -89,6 +89,8 @@ pub(super) enum Sides {
     Tokenize,
     /// `triax bench curate --step …` against the package that does the same, each on one thread.
     Curate(&'static str),
+    /// `triax bench curate --step filters` with this chain against datatrove's filters, each on one thread.
+    Filters(&'static str),
     /// A cold release build.
     Build,
     /// `triax bench decode` of SmolLM2-135M (Q4_1) against llama.cpp, two threads each.
@@ -190,6 +192,32 @@ pub(super) fn workloads() -> Vec<Workload> {
                 Topic::Curate,
                 "pages/s",
                 "docs_per_s",
+                Better::Higher,
+                5.0,
+                10.0,
+            )],
+        },
+        Workload {
+            name: "curate-filters-en",
+            sides: Sides::Filters("crawl-en"),
+            figures: vec![figure(
+                "curate.filters.en.mb_per_s",
+                Topic::Curate,
+                "MB/s of text",
+                "mb_per_s",
+                Better::Higher,
+                10.0,
+                30.0,
+            )],
+        },
+        Workload {
+            name: "curate-filters-zh",
+            sides: Sides::Filters("crawl-zh"),
+            figures: vec![figure(
+                "curate.filters.zh.mb_per_s",
+                Topic::Curate,
+                "MB/s of text",
+                "mb_per_s",
                 Better::Higher,
                 5.0,
                 10.0,

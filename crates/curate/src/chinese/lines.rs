@@ -133,8 +133,12 @@ mod tests {
 
     #[test]
     fn lines_that_are_no_sentences_are_cut() {
-        let config =
-            ChineseLinesConfig { min_characters: 0, min_lines: 1, ..ChineseLinesConfig::sentences() };
+        let config = ChineseLinesConfig {
+            min_mean_line_characters: 0.0,
+            min_characters: 0,
+            min_lines: 1,
+            ..ChineseLinesConfig::sentences()
+        };
         let filter = config.build();
         let text = "首页\n他说：“我们走吧。”然后 点击查看更多\n联系我们 版权所有\n天慢慢黑了下来……\n好。\n";
         assert_eq!(edited(&filter, text), "他说：“我们走吧。”\n天慢慢黑了下来……");

@@ -136,7 +136,7 @@ pub fn train(config: &TrainConfig, output: &Path) -> Result<Quality, TrainError>
     args.word_ngrams = config.word_ngrams as i32;
     args.bucket = config.buckets as i32;
     args.apply_supervised_defaults();
-    args.input = part.clone();
+    args.input = part;
     args.dim = config.dimensions as i32;
     args.epoch = config.epochs as i32;
     args.lr = config.learning_rate;
