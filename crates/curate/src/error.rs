@@ -40,6 +40,9 @@ pub enum CurateError {
     #[error(transparent)]
     Data(#[from] triax_data::DataError),
 
+    #[error(transparent)]
+    Blend(#[from] crate::tokens::BlendError),
+
     #[error("interrupted; the same command goes on from here")]
     Interrupted,
 }

@@ -136,7 +136,7 @@ pub(crate) struct Member {
     pub(crate) document: u64,
     /// The member that stays; its own row says itself.
     pub(crate) survivor: u64,
-    /// Members of the cluster.
+    /// Members of the cluster; only the survivor's row says so.
     pub(crate) size: u32,
 }
 

@@ -8,6 +8,7 @@
 
 pub mod chinese;
 pub mod classifier;
+mod decontaminate;
 mod dedup;
 mod document;
 mod error;
@@ -24,11 +25,13 @@ mod step;
 mod steps;
 #[cfg(test)]
 mod testing;
+pub mod tokens;
 pub mod writers;
 
+pub use decontaminate::{ContaminationRule, Decontaminate, EvaluationSet};
 pub use dedup::{
     ExactDedup, ExactKey, LineDedup, LineUnit, MinHashDedup, Normalizer, Segmenter, ShingleHash, ShingleUnit,
-    Shingler, Signer,
+    Shingler, Signer, SubstringDedup,
 };
 pub use document::{Document, Metadata};
 pub use error::CurateError;

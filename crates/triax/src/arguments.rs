@@ -500,6 +500,9 @@ pub(crate) struct BenchCurate {
     /// Filters of --step filters: crawl-en (Gopher, C4, FineWeb) or crawl-zh (FineWeb-2 with jieba)
     #[arg(long, default_value = "crawl-en")]
     pub(crate) chain: String,
+    /// Language of the texts, for --step minhash and dedup
+    #[arg(long, default_value = "en")]
+    pub(crate) language: TextLanguage,
     /// Replace a value of the recipe that reads the input
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
@@ -546,8 +549,19 @@ pub(crate) enum CurateStep {
     Extract,
     /// Verdicts on texts, by the chain that --chain names
     Filters,
+    /// MinHash signatures of texts
+    Minhash,
+    /// Near copies found and removed, from files to files
+    Dedup,
     /// Texts into token files
     Tokenize,
+}
+
+/// What words of a text are.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TextLanguage {
+    En,
+    Zh,
 }
 
 #[derive(Clone, Copy, Debug, Args)]

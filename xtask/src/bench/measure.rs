@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::table::{Figure, PYTORCH, Sides, Workload};
+use super::table::{Corpus, Figure, PYTORCH, Sides, Workload};
 use super::{Found, Measured, Options, prepare};
 use crate::command::{self, cargo, output, program, show, target};
 use crate::python;
@@ -16,6 +16,9 @@ use crate::python;
 const REQUIREMENTS: &str = "bench/peers/requirements.txt";
 const TORCH: &str = "bench/peers/torch_gpt.py";
 const TOKENIZE: &str = "bench/peers/tokenize_hf.py";
+const CORPUS_REQUIREMENTS: &str = "bench/peers/corpus-requirements.txt";
+const DEDUP: &str = "bench/peers/dedup_datatrove.py";
+const MEGATRON: &str = "bench/peers/tokenize_megatron.py";
 const CURATE_REQUIREMENTS: &str = "bench/peers/curate-requirements.txt";
 const CURATE: &str = "bench/peers/curate.py";
 const LLAMA_REQUIREMENTS: &str = "bench/peers/llama-requirements.txt";
@@ -57,6 +60,7 @@ pub(super) fn run(workload: &Workload, options: &Options) -> Result<Measured> {
         Sides::Build => build(workload),
         Sides::Decode { batch } => decode(workload, batch, options),
         Sides::Demo => demo(workload, options),
+        Sides::Corpus(step) => corpus(workload, step, options),
     }
 }
 
@@ -191,6 +195,57 @@ fn curate(
     let mut ours = triax()?;
     ours.args(["bench", "curate"]).args(step).arg("--input").arg(input).args(["--threads", "1", "--json"]);
     against(workload, ours, peer, options)
+}
+
+/// One core each, in turn, on the same corpus.
+fn corpus(workload: &Workload, step: Corpus, options: &Options) -> Result<Measured> {
+    let python = python::interpreter(&options.python, "corpus-venv", CORPUS_REQUIREMENTS)?;
+    let megabytes = |full: u32| if options.smoke { 1 } else { full };
+    let corpus = prepare::corpus(&python, step.language, megabytes(step.megabytes), options)?;
+    let mut ours = triax()?;
+    ours.args(["bench", "curate", "--step", step.step, "--input"]).arg(&corpus).args([
+        "--threads",
+        "1",
+        "--json",
+    ]);
+    let mut peer = if step.step == "tokenize" {
+        let (text, tokenizer) = (prepare::text(options)?, prepare::folder()?.join("curate-tokenizer.json"));
+        let vocabulary = if options.smoke { "500" } else { "32768" };
+        let mut training = program(&python, &[TOKENIZE, "--train", vocabulary, "--input"]);
+        command::run(training.arg(text).arg("--tokenizer").arg(&tokenizer))?;
+        ours.arg("--tokenizer").arg(&tokenizer);
+        let mut peer = program(&python, &[MEGATRON, "--tokenizer"]);
+        peer.arg(&tokenizer).arg("--input").arg(&corpus);
+        peer
+    } else {
+        ours.args(["--language", step.language]);
+        let mut peer = program(&python, &[DEDUP, "--step", step.step, "--language", step.language]);
+        peer.args(["--megabytes", &megabytes(step.peer_megabytes).to_string()]).arg("--input").arg(&corpus);
+        peer
+    };
+    let (mut our_turns, mut peer_turns) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds {
+        our_turns.push(one(&mut ours)?);
+        peer_turns.push(one(&mut peer)?);
+    }
+    let figures = workload
+        .figures
+        .iter()
+        .map(|figure| {
+            Ok(Found {
+                name: figure.name.clone(),
+                value: median(&our_turns, figure.field)?,
+                opponent: name(&peer_turns[0]),
+                opponent_value: Some(median(&peer_turns, figure.field)?),
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Measured {
+        figures,
+        command: typed(&ours),
+        versions: peer_turns[0]["versions"].clone(),
+        raw: json!({ "triax": our_turns, "peer": peer_turns }),
+    })
 }
 
 /// Once: the crates are fetched before the clock starts, and nothing is built before.
@@ -348,7 +403,7 @@ fn alone(figure: &Figure, value: f64) -> Found {
 /// Who a turn of an opponent was, with its version.
 fn name(turn: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let version = ["torch", "tokenizers", "fastwarc", "trafilatura", "llama-cpp-python"]
+    let version = ["torch", "tokenizers", "fastwarc", "trafilatura", "llama-cpp-python", "datatrove"]
         .map(|name| word(&turn["versions"][name]))
         .concat();
     format!("{} {version} {}", word(&turn["peer"]), word(&turn["variant"]))

@@ -107,6 +107,24 @@ pub(super) fn documents(chain: &str, python: &str, options: &Options) -> Result<
     Ok(path)
 }
 
+/// Documents with planted near copies, made on first use.
+pub(super) fn corpus(python: &str, language: &str, megabytes: u32, options: &Options) -> Result<PathBuf> {
+    let path = folder()?.join(format!("corpus-{language}-{megabytes}.jsonl"));
+    if path.exists() {
+        return Ok(path);
+    }
+    let part = path.with_extension("part");
+    let mut command = program(python, &["bench/peers/curate_corpus.py", "--language", language]);
+    command
+        .args(["--megabytes", &megabytes.to_string(), "--out"])
+        .arg(&part)
+        .arg("--text")
+        .arg(text(options)?);
+    run(&mut command)?;
+    fs::rename(&part, &path).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
 /// Flags for bench/peers/torch_gpt.py so that it trains the model of the run file somewhere under `folder`.
 pub(super) fn peer_of_run(folder: &Path, smoke: bool) -> Result<Vec<String>> {
     let path =

@@ -97,6 +97,18 @@ pub(super) enum Sides {
     Decode { batch: &'static str },
     /// `triax demo` against xz on the held-out text, and against PyTorch on the model it trained.
     Demo,
+    /// Steps over many documents, against a program of bench/peers, on one made-up corpus.
+    Corpus(Corpus),
+}
+
+/// A step of curation on a corpus of bench/peers/curate_corpus.py.
+#[derive(Clone, Copy)]
+pub(super) struct Corpus {
+    pub(super) step: &'static str,
+    pub(super) language: &'static str,
+    pub(super) megabytes: u32,
+    /// The opponent gets so much from the start of the corpus, since all of it would take it an hour.
+    pub(super) peer_megabytes: u32,
 }
 
 impl Workload {
@@ -258,7 +270,50 @@ pub(super) fn workloads() -> Vec<Workload> {
                 ),
             ],
         },
+        corpus(
+            "minhash-en",
+            Corpus { step: "minhash", language: "en", megabytes: 210, peer_megabytes: 5 },
+            10.0,
+            30.0,
+        ),
+        corpus(
+            "minhash-zh",
+            Corpus { step: "minhash", language: "zh", megabytes: 60, peer_megabytes: 5 },
+            5.0,
+            10.0,
+        ),
+        corpus(
+            "dedup-en",
+            Corpus { step: "dedup", language: "en", megabytes: 210, peer_megabytes: 10 },
+            5.0,
+            20.0,
+        ),
+        corpus(
+            "dedup-zh",
+            Corpus { step: "dedup", language: "zh", megabytes: 60, peer_megabytes: 5 },
+            5.0,
+            10.0,
+        ),
+        corpus(
+            "tokenize-en",
+            Corpus { step: "tokenize", language: "en", megabytes: 60, peer_megabytes: 60 },
+            2.0,
+            4.0,
+        ),
     ]
+}
+
+/// Speeds of one core; of a whole deduplication also what it found of the planted copies.
+fn corpus(name: &'static str, workload: Corpus, at_least: f64, aim: f64) -> Workload {
+    let speed = format!("{name}.mb_per_s");
+    let mut figures = vec![figure(&speed, Topic::Curate, "MB/s", "mb_per_s", Better::Higher, at_least, aim)];
+    if workload.step == "dedup" {
+        for field in ["precision", "recall"] {
+            let name = format!("{name}.{field}");
+            figures.push(figure(&name, Topic::Curate, "share", field, Better::Higher, 0.98, 1.0));
+        }
+    }
+    Workload { name, sides: Sides::Corpus(workload), figures }
 }
 
 fn figure(

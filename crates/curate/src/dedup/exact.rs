@@ -3,7 +3,7 @@
 use super::members::{Members, members_path};
 use crate::document::Document;
 use crate::global::{Collect, Decide, GlobalError, GlobalStep, Member, Resolution, Standing};
-use crate::runs::{RunError, Sorter, merge, record};
+use crate::runs::{Sorter, merge, record};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
@@ -113,29 +113,33 @@ impl GlobalStep for ExactDedup {
         let paths: Vec<PathBuf> = shards.iter().map(|folder| rows_path(folder)).collect();
         let mut members = Sorter::new(out, "members", memory / 2);
         let (mut documents, mut clusters, mut removed, mut largest) = (0u64, 0u64, 0u64, 0u64);
-        let mut group: Vec<Row> = Vec::new();
-        let mut close = |group: &mut Vec<Row>| -> Result<(), RunError> {
-            if group.len() > 1 {
-                let size = u32::try_from(group.len()).unwrap_or(u32::MAX);
-                for row in &*group {
-                    members.push(Member { document: row.document, survivor: group[0].document, size })?;
+        // The copy that stays, and how many there are of it so far.
+        let mut group: Option<(Row, u64)> = None;
+        let mut rows = merge::<Row>(&paths, memory / 2, out)?;
+        loop {
+            let row = rows.next().transpose()?;
+            match (&mut group, row) {
+                (Some((first, size)), Some(row)) if first.key == row.key => {
+                    *size += 1;
+                    removed += 1;
+                    members.push(Member { document: row.document, survivor: first.document, size: 0 })?;
                 }
-                clusters += 1;
-                removed += group.len() as u64 - 1;
-                largest = largest.max(group.len() as u64);
+                _ => {
+                    if let Some((first, size)) = group.filter(|&(_, size)| size > 1) {
+                        let document = first.document;
+                        let count = u32::try_from(size).unwrap_or(u32::MAX);
+                        members.push(Member { document, survivor: document, size: count })?;
+                        clusters += 1;
+                        largest = largest.max(size);
+                    }
+                    group = row.map(|row| (row, 1));
+                }
             }
-            group.clear();
-            Ok(())
-        };
-        for row in merge::<Row>(&paths, memory / 2, out)? {
-            let row = row?;
+            if row.is_none() {
+                break;
+            }
             documents += 1;
-            if group.last().is_some_and(|last| last.key != row.key) {
-                close(&mut group)?;
-            }
-            group.push(row);
         }
-        close(&mut group)?;
         members.write(&members_path(out))?;
         let counts =
             [("keys", documents), ("clusters", clusters), ("removed", removed), ("largest_cluster", largest)];

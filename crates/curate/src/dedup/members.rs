@@ -51,7 +51,7 @@ impl Decide for Members {
             document.metadata.insert(self.size_key.to_owned(), row.size.into());
             return Ok(Decision::Keep);
         }
-        let detail = format!("copy of document {}, one of {}", row.survivor, row.size);
+        let detail = format!("copy of document {}", row.survivor);
         Ok(Decision::Remove(Reason::measured(self.label, detail)))
     }
 }

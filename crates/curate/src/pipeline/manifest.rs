@@ -4,6 +4,7 @@ use super::Prepared;
 use super::layout::Phase;
 use super::shard::{Done, EXTRACT, READ};
 use super::statistics::{Statistics, StepCount, Tally};
+use super::tokens::TokenSummary;
 use crate::CurateError;
 use crate::global::Resolution;
 use crate::recipe::{Recipe, Step};
@@ -29,6 +30,9 @@ pub struct Manifest {
     pub sources: Vec<SourceSummary>,
     /// Files in folders that were passed over: other endings, hidden, links.
     pub ignored_files: u64,
+    /// Where the recipe asks for token files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokenSummary>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +150,7 @@ impl Manifest {
             steps,
             sources,
             ignored_files: run.ignored,
+            tokens: None,
         })
     }
 

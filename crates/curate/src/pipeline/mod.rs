@@ -13,11 +13,13 @@ mod manifest;
 mod place;
 mod shard;
 mod statistics;
+mod tokens;
 
 pub use inspect::{Filtered, RemovedDocument, inspect};
 pub use manifest::{Manifest, SourceSummary, StepSummary, Totals};
 pub use place::Place;
 pub use statistics::{Profile, Removed, Sample, Statistics, StepCount, Tally};
+pub use tokens::{TokenSummary, TokenizedSource};
 
 use crate::CurateError;
 use crate::document::Document;
@@ -176,7 +178,10 @@ fn run_steps(
     if place.rank != 0 {
         return Ok(None);
     }
-    let manifest = account(&run)?;
+    let mut manifest = account(&run)?;
+    if !recipe.tokens.tokenizer.is_empty() {
+        manifest.tokens = Some(tokens::write_tokens(&run, &recipe.tokens, &manifest)?);
+    }
     let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is JSON");
     write_whole(&run.layout.manifest(), &json)?;
     if !recipe.run.keep_intermediate {

@@ -39,6 +39,7 @@ pub struct Recipe {
     #[serde(rename = "step")]
     pub steps: Vec<Step>,
     pub output: Output,
+    pub tokens: Tokens,
     pub run: Run,
 }
 
@@ -135,6 +136,24 @@ impl Default for Output {
     }
 }
 
+/// Token files of the kept documents: one pair a source, and a blend of all by their weights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokens {
+    /// Path of a tokenizer.json; empty for no token files.
+    pub tokenizer: String,
+    /// Tokens of the whole blend; 0 for as many as the sources have together.
+    pub blend_tokens: u64,
+    /// Of the order of documents in the blend.
+    pub seed: u64,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { tokenizer: String::new(), blend_tokens: 0, seed: 1 }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutputFormat {
@@ -165,7 +184,8 @@ impl Default for Run {
 }
 
 /// The recipe's file, before steps are checked.
-const SECTIONS: [&str; 8] = ["name", "about", "source", "limits", "extract", "step", "output", "run"];
+const SECTIONS: [&str; 9] =
+    ["name", "about", "source", "limits", "extract", "step", "output", "tokens", "run"];
 
 impl Recipe {
     /// Reads a recipe file, or a ready recipe by its name, and lays `overrides` (`a.b=c`) over it.
@@ -235,6 +255,7 @@ impl Recipe {
             extract: one_section(table, "extract")?,
             steps,
             output: one_section(table, "output")?,
+            tokens: one_section(table, "tokens")?,
             run: one_section(table, "run")?,
         })
     }

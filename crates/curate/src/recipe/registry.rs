@@ -37,6 +37,8 @@ static KINDS: &[Kind] = &[
     global::<crate::ExactDedup>("exact_dedup"),
     global::<crate::LineDedup>("line_dedup"),
     global::<crate::MinHashDedup>("minhash_dedup"),
+    global::<crate::SubstringDedup>("substring_dedup"),
+    global::<crate::Decontaminate>("decontaminate"),
 ];
 
 /// A step that can be run.

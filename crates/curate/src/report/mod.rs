@@ -365,6 +365,7 @@ mod tests {
             }],
             sources: vec![source("a"), source("b")],
             ignored_files: 0,
+            tokens: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! `triax bench curate`: how fast one step of curation is on this machine, on documents in memory.
 
+use super::bench_dedup::{self, Agreement};
 use crate::arguments::{BenchCurate, CurateStep};
 use crate::console::json_line;
 use crate::failure::{Failure, with_causes};
@@ -12,7 +13,7 @@ use triax_curate::{CurateError, Recipe, Scratch, Verdict};
 use triax_data::{Reading, Tokenizer, TokenizerKind, sample_texts};
 
 /// Runs, of which the fastest counts: anything slower is another process's time.
-const RUNS: usize = 3;
+pub(super) const RUNS: usize = 3;
 
 /// A tokenizer that is trained for the measurement: its vocabulary, and bytes of text it is trained on.
 const VOCABULARY: usize = 32_768;
@@ -34,6 +35,9 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     /// Documents that came out.
     pub(crate) kept: u64,
+    /// Where copies were planted.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) agreement: Option<Agreement>,
 }
 
 impl Outcome {
@@ -50,6 +54,7 @@ impl Outcome {
             unit,
             seconds,
             kept,
+            agreement: None,
         }
     }
 }
@@ -72,6 +77,8 @@ pub(crate) fn run(arguments: &BenchCurate) -> Result<(), Failure> {
         CurateStep::Read => read_archives(arguments)?,
         CurateStep::Extract => extract(arguments, threads)?,
         CurateStep::Filters => filters(arguments, threads)?,
+        CurateStep::Minhash => bench_dedup::minhash(arguments, threads)?,
+        CurateStep::Dedup => bench_dedup::dedup(arguments, threads)?,
         CurateStep::Tokenize => tokenize(arguments, threads)?,
     };
     eprintln!(
@@ -82,13 +89,13 @@ pub(crate) fn run(arguments: &BenchCurate) -> Result<(), Failure> {
 }
 
 /// A recipe with one source of the input and no steps, for reading it.
-fn recipe(arguments: &BenchCurate) -> Result<Recipe, Failure> {
+pub(super) fn recipe(arguments: &BenchCurate) -> Result<Recipe, Failure> {
     let path = toml::Value::String(arguments.input.display().to_string());
     let text = format!("[[source]]\nname = \"input\"\npaths = [{path}]\n");
     Recipe::parse("bench", &text, &arguments.overrides).map_err(|error| Failure::usage(with_causes(&error)))
 }
 
-fn records(recipe: &Recipe, each: &mut dyn FnMut(Record)) -> Result<(), CurateError> {
+pub(super) fn records(recipe: &Recipe, each: &mut dyn FnMut(Record)) -> Result<(), CurateError> {
     let (shards, _) = shards(recipe)?;
     for part in shards.iter().flat_map(|shard| &shard.parts) {
         read(part, &recipe.sources[0], &recipe.limits, &mut |record, _| {
@@ -99,7 +106,7 @@ fn records(recipe: &Recipe, each: &mut dyn FnMut(Record)) -> Result<(), CurateEr
     Ok(())
 }
 
-fn failed(error: &CurateError) -> Failure {
+pub(super) fn failed(error: &CurateError) -> Failure {
     Failure::run(with_causes(error))
 }
 

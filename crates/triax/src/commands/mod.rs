@@ -2,6 +2,7 @@
 
 pub(crate) mod bench_curate;
 pub(crate) mod bench_decode;
+mod bench_dedup;
 pub(crate) mod bench_gemm;
 pub(crate) mod bench_tokenize;
 pub(crate) mod bench_train;

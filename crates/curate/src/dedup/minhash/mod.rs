@@ -25,8 +25,8 @@ pub use words::Segmenter;
 use super::members::{Members, members_path};
 use crate::document::Document;
 use crate::global::{Collect, Decide, GlobalError, GlobalStep, Resolution, Standing};
-use crate::runs::{RunReader, RunWriter, Sorter, merge, record};
-use components::{Candidate, Edge, write_members};
+use crate::runs::{RunError, RunReader, RunWriter, Sorter, merge, record};
+use components::{Candidate, Edge, documents_of, write_members};
 use serde::{Deserialize, Serialize};
 use similarity::{SetWriter, Sets};
 use std::path::{Path, PathBuf};
@@ -194,28 +194,26 @@ impl GlobalStep for MinHashDedup {
             }
             largest_band = largest_band.max(length);
         }
-        let mut edges: Vec<Edge> = Vec::new();
-        for pair in pairs.sorted()? {
-            let pair = pair?;
-            if edges.last() != Some(&pair) {
-                edges.push(pair);
-            }
-        }
-        let candidates = edges.len() as u64;
+        let mut path = out.join("pairs.run");
+        let candidates = write_pairs(&path, pairs.sorted()?, |_| Ok(true))?;
+        let mut similar = candidates;
         if let Some(least) = self.jaccard {
-            self.check_similarity(&mut edges, shards, least)?;
+            let mut sets = Sets::open(shards, &documents_of(&path, out, memory / 2)?)?;
+            let all = RunReader::open(&path, BUFFER)?;
+            path = out.join("similar.run");
+            similar = write_pairs(&path, all, |pair| Ok(sets.jaccard(pair.first, pair.second)? >= least))?;
         }
-        let candidate_rows = shards.iter().map(|folder| RunReader::open(&candidates_path(folder), 1 << 16));
+        let candidate_rows = shards.iter().map(|folder| RunReader::open(&candidates_path(folder), BUFFER));
         let candidate_rows = candidate_rows.collect::<Result<Vec<RunReader<Candidate>>, _>>()?;
         let documents: u64 = candidate_rows.iter().map(RunReader::count).sum();
         let found =
-            write_members(&edges, candidate_rows.into_iter().flatten(), out, memory / 2, &members_path(out))?;
+            write_members(&path, candidate_rows.into_iter().flatten(), out, memory / 2, &members_path(out))?;
         let counts = [
             ("documents", documents),
             ("bands", bands),
             ("largest_band", largest_band),
             ("candidate_pairs", candidates),
-            ("dissimilar_pairs", candidates - edges.len() as u64),
+            ("dissimilar_pairs", candidates - similar),
             ("clusters", found.clusters),
             ("removed", found.removed),
             ("largest_cluster", found.largest),
@@ -228,27 +226,24 @@ impl GlobalStep for MinHashDedup {
     }
 }
 
-impl MinHashDedup {
-    /// Keeps the pairs that are as similar as asked for.
-    fn check_similarity(
-        &self,
-        edges: &mut Vec<Edge>,
-        shards: &[PathBuf],
-        least: f64,
-    ) -> Result<(), GlobalError> {
-        let mut documents: Vec<u64> = edges.iter().flat_map(|edge| [edge.first, edge.second]).collect();
-        documents.sort_unstable();
-        documents.dedup();
-        let mut sets = Sets::open(shards, &documents)?;
-        let mut similar = Vec::new();
-        for &edge in &*edges {
-            if sets.jaccard(edge.first, edge.second)? >= least {
-                similar.push(edge);
-            }
+/// Bytes read from a run at a time.
+const BUFFER: usize = 1 << 18;
+
+/// Writes each pair that is to be kept, once, and says how many there are.
+fn write_pairs(
+    path: &Path,
+    pairs: impl Iterator<Item = Result<Edge, RunError>>,
+    mut is_kept: impl FnMut(Edge) -> Result<bool, GlobalError>,
+) -> Result<u64, GlobalError> {
+    let mut writer = RunWriter::create(path)?;
+    let mut last = None;
+    for pair in pairs {
+        let pair = pair?;
+        if last.replace(pair) != Some(pair) && is_kept(pair)? {
+            writer.push(pair)?;
         }
-        *edges = similar;
-        Ok(())
     }
+    Ok(writer.finish()?)
 }
 
 #[cfg(test)]

@@ -1,0 +1,281 @@
+//! Stretches of text that occur before are taken out (Lee et al. 2022: 50 tokens, or 100 bytes), found by a suffix array over the
+//! whole corpus.
+//!
+//! Suffixes that begin with the same 100 bytes stand side by side in the array. Of each such group the one in the document of the
+//! best [`Standing`] stays, and the 100 bytes go wherever else they are; longer copies are unions of these.
+//!
+//! The array is made in memory, 20 bytes for a byte of text. A corpus for which that is more than allowed is refused.
+
+mod suffix_array;
+
+use crate::document::Document;
+use crate::global::{Collect, Decide, Decision, GlobalError, GlobalStep, Resolution, Standing};
+use crate::runs::{RunReader, RunWriter, Sorter, record};
+use crate::step::Reason;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use suffix_array::{shared_with_predecessor, suffix_array};
+
+/// `[[step]] kind = "substring_dedup"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SubstringDedup {
+    /// Bytes of the shortest copy that goes.
+    pub length: usize,
+    /// A document left with fewer characters is removed.
+    pub min_document_characters: usize,
+}
+
+impl Default for SubstringDedup {
+    fn default() -> Self {
+        Self { length: 100, min_document_characters: 200 }
+    }
+}
+
+const STEP: &str = "substring_dedup";
+/// In no UTF-8 text.
+const BETWEEN_DOCUMENTS: u8 = 0xff;
+/// Bytes of memory for a byte of text.
+const MEMORY_A_BYTE: u64 = 20;
+
+/// A text in its shard's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Text {
+    document: u64,
+    rank: u16,
+    worse: u32,
+    length: u64,
+}
+
+record!(Text, b"text", document: u64, rank: u16, worse: u32, length: u64);
+
+/// Bytes of a document that go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Stretch {
+    document: u64,
+    start: u64,
+    end: u64,
+}
+
+record!(Stretch, b"strc", document: u64, start: u64, end: u64);
+
+fn bytes_path(folder: &Path) -> PathBuf {
+    folder.join("texts.bin")
+}
+
+fn texts_path(folder: &Path) -> PathBuf {
+    folder.join("texts.run")
+}
+
+fn stretches_path(out: &Path) -> PathBuf {
+    out.join("stretches.run")
+}
+
+struct Texts {
+    path: PathBuf,
+    bytes: BufWriter<File>,
+    texts: RunWriter<Text>,
+}
+
+impl Collect for Texts {
+    fn see(&mut self, number: u64, standing: Standing, document: &Document) -> Result<(), GlobalError> {
+        let text = document.text.as_bytes();
+        let written = self.bytes.write_all(text).and_then(|()| self.bytes.write_all(&[BETWEEN_DOCUMENTS]));
+        written.map_err(|error| GlobalError::io("write", &self.path, error))?;
+        let (rank, worse) = standing.parts();
+        self.texts.push(Text { document: number, rank, worse, length: text.len() as u64 })?;
+        Ok(())
+    }
+
+    /// The run with the lengths is named last, so that no text of theirs is missing.
+    fn finish(mut self: Box<Self>) -> Result<(), GlobalError> {
+        let synced = self.bytes.flush().and_then(|()| self.bytes.get_ref().sync_all());
+        synced.map_err(|error| GlobalError::io("write", &self.path, error))?;
+        self.texts.finish()?;
+        Ok(())
+    }
+}
+
+impl GlobalStep for SubstringDedup {
+    fn name(&self) -> &'static str {
+        STEP
+    }
+
+    fn collect(&self, folder: &Path, _: usize) -> Result<Box<dyn Collect>, GlobalError> {
+        if self.length == 0 {
+            let message = "length must be at least 1".to_owned();
+            return Err(GlobalError::Configuration { step: STEP, message });
+        }
+        let path = bytes_path(folder);
+        let file = File::create(&path).map_err(|error| GlobalError::io("create", &path, error))?;
+        let bytes = BufWriter::with_capacity(1 << 18, file);
+        Ok(Box::new(Texts { path, bytes, texts: RunWriter::create(&texts_path(folder))? }))
+    }
+
+    fn resolve(&self, shards: &[PathBuf], out: &Path, memory: usize) -> Result<Resolution, GlobalError> {
+        let (texts, bytes) = read_texts(shards, memory)?;
+        let array = suffix_array(&bytes, usize::from(BETWEEN_DOCUMENTS));
+        let shared = shared_with_predecessor(&bytes, &array);
+        let copies = self.copies(&texts, bytes.len(), &array, &shared);
+        drop((array, shared));
+        let mut stretches = Sorter::new(out, "stretches", memory / 4);
+        let (mut count, mut removed) = (0u64, 0u64);
+        let mut start = 0;
+        for text in &texts {
+            let end = start + text.length as usize;
+            let mut place = start;
+            while place < end {
+                let length = (place..end).take_while(|&place| copies.has(place)).count();
+                if length > 0 {
+                    let (first, last) = ((place - start) as u64, (place + length - start) as u64);
+                    stretches.push(Stretch { document: text.document, start: first, end: last })?;
+                    count += 1;
+                    removed += length as u64;
+                }
+                place += length + 1;
+            }
+            start = end + 1;
+        }
+        stretches.write(&stretches_path(out))?;
+        let counts = [("bytes", bytes.len() as u64), ("stretches", count), ("removed_bytes", removed)];
+        Ok(counts.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect())
+    }
+
+    fn decide(&self, out: &Path, first: u64) -> Result<Box<dyn Decide>, GlobalError> {
+        let mut stretches = RunReader::open(&stretches_path(out), 1 << 16)?;
+        if first > 0 {
+            stretches.seek(|stretch: &Stretch| stretch.document < first)?;
+        }
+        let next = stretches.next().transpose()?;
+        Ok(Box::new(Cutter { step: self.clone(), stretches, next }))
+    }
+}
+
+/// All texts behind one another, each followed by [`BETWEEN_DOCUMENTS`].
+fn read_texts(shards: &[PathBuf], memory: usize) -> Result<(Vec<Text>, Vec<u8>), GlobalError> {
+    let mut texts = Vec::new();
+    for folder in shards {
+        for text in RunReader::<Text>::open(&texts_path(folder), 1 << 16)? {
+            texts.push(text?);
+        }
+    }
+    let length: u64 = texts.iter().map(|text| text.length + 1).sum();
+    let (needed, allowed) = (length.saturating_mul(MEMORY_A_BYTE), memory as u64);
+    if needed > allowed || length >= u64::from(u32::MAX) {
+        let what = format!("the suffix array of {length} bytes of text (at most 4294967294)");
+        return Err(GlobalError::Memory { step: STEP, what, needed, allowed });
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    for folder in shards {
+        let path = bytes_path(folder);
+        File::open(&path)
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(|error| GlobalError::io("read", &path, error))?;
+    }
+    if bytes.len() as u64 != length {
+        let message =
+            format!("the shards' texts have {} bytes, not {length}: run the step again", bytes.len());
+        return Err(GlobalError::Input { path: shards.first().cloned().unwrap_or_default(), message });
+    }
+    Ok((texts, bytes))
+}
+
+/// One bit a byte.
+struct Marks(Vec<u64>);
+
+impl Marks {
+    fn has(&self, place: usize) -> bool {
+        self.0[place / 64] >> (place % 64) & 1 == 1
+    }
+
+    fn set(&mut self, place: usize) {
+        self.0[place / 64] |= 1 << (place % 64);
+    }
+}
+
+impl SubstringDedup {
+    /// Bytes that are part of a copy.
+    fn copies(&self, texts: &[Text], length: usize, array: &[u32], shared: &[u32]) -> Marks {
+        let mut ends = Vec::with_capacity(texts.len());
+        for text in texts {
+            ends.push(ends.last().map_or(0, |end| end + 1) + text.length as usize);
+        }
+        let text_of = |place: usize| ends.partition_point(|&end| end < place);
+        // What stays of a group: the best standing, then the first place.
+        let order = |start: u32| {
+            let text = &texts[text_of(start as usize)];
+            (Standing::from_parts(text.rank, text.worse), start)
+        };
+        let mut first_bytes = Marks(vec![0; length / 64 + 1]);
+        let mut begin = 0;
+        while begin < array.len() {
+            let same = array[begin + 1..]
+                .iter()
+                .take_while(|&&start| shared[start as usize] as usize >= self.length);
+            let end = begin + 1 + same.count();
+            let group = &array[begin..end];
+            // All of a group go over the end of their documents, or none.
+            let start = group[0] as usize;
+            if group.len() > 1 && start + self.length <= ends[text_of(start)] {
+                let stays = group.iter().copied().min_by_key(|&start| order(start));
+                group
+                    .iter()
+                    .filter(|&&start| Some(start) != stays)
+                    .for_each(|&start| first_bytes.set(start as usize));
+            }
+            begin = end;
+        }
+        let mut copies = Marks(vec![0; length / 64 + 1]);
+        let mut until = 0;
+        for place in 0..length {
+            if first_bytes.has(place) {
+                until = place + self.length;
+            }
+            if place < until {
+                copies.set(place);
+            }
+        }
+        copies
+    }
+}
+
+struct Cutter {
+    step: SubstringDedup,
+    stretches: RunReader<Stretch>,
+    next: Option<Stretch>,
+}
+
+impl Decide for Cutter {
+    fn decide(&mut self, number: u64, document: &mut Document) -> Result<Decision, GlobalError> {
+        let text = &document.text;
+        let (mut left, mut kept_to, mut cut) = (String::new(), 0, 0);
+        while let Some(stretch) = self.next.filter(|stretch| stretch.document <= number) {
+            if stretch.document == number {
+                // A character is cut whole or not at all.
+                let start = text.ceil_char_boundary((stretch.start as usize).min(text.len()));
+                let end = text.floor_char_boundary((stretch.end as usize).min(text.len()));
+                if start < end {
+                    left.push_str(&text[kept_to..start]);
+                    (kept_to, cut) = (end, cut + end - start);
+                }
+            }
+            self.next = self.stretches.next().transpose()?;
+        }
+        if cut == 0 {
+            return Ok(Decision::Keep);
+        }
+        left.push_str(&text[kept_to..]);
+        if left.trim().chars().count() < self.step.min_document_characters.max(1) {
+            let detail = format!("{cut} of {} bytes are copies", text.len());
+            return Ok(Decision::Remove(Reason::measured("duplicate_substrings", detail)));
+        }
+        document.metadata.insert("duplicate_bytes_cut".to_owned(), cut.into());
+        document.text = left;
+        Ok(Decision::Keep)
+    }
+}
+
+#[cfg(test)]
+mod tests;
