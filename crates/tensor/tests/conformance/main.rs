@@ -13,6 +13,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod arena;
+mod attention;
 mod bound;
 mod elementwise;
 mod embedding;

@@ -1,9 +1,9 @@
-//! Blocked attention against the reference device, on every kernel this machine has.
+//! Attention does not depend on the number of threads, on every kernel this machine has; what it computes is compared
+//! in the conformance suite.
 
 use crate::cpu::{Cpu, Kernel};
 use crate::philox::Stream;
-use crate::reference::Reference;
-use crate::{AttentionShape, Class, DType, Device, DeviceExt, Dropout, Mask, Need, Table, View};
+use crate::{AttentionShape, Class, DType, Device, DeviceExt, Mask, Need, Table, View};
 
 const KERNELS: [Kernel; 4] = [Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable];
 
@@ -48,55 +48,9 @@ fn run(device: &mut dyn Device, shape: &AttentionShape, dtype: DType, prefixes: 
     [read(device, out, wide), device.download_vec(lse), read(device, d_qkv, wide)]
 }
 
-fn assert_close(what: &str, ours: &[f32], theirs: &[f32], tolerance: f32) {
-    assert_eq!(ours.len(), theirs.len());
-    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
-        assert!((a - b).abs() <= tolerance * (1.0 + b.abs()), "{what}, element {i}: {a} and {b}");
-    }
-}
-
 fn shape(batch: usize, seq: usize, heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
     let scale = 1.0 / (head_dim as f32).sqrt();
     AttentionShape { batch, seq, heads, kv_heads, head_dim, scale, mask: Mask::Causal, dropout: None }
-}
-
-fn compare(shape: &AttentionShape, dtype: DType, prefixes: &[u32]) {
-    let theirs = run(&mut Reference::new(), shape, dtype, prefixes);
-    // f32: rounding of sums of some hundred terms; else a few roundings of P, dS and the results.
-    let tolerance = if dtype == DType::F32 { 2e-5 } else { 4e-2 };
-    for kernel in kernels() {
-        let ours = run(&mut Cpu::new(2, kernel).unwrap(), shape, dtype, prefixes);
-        for ((name, ours), theirs) in ["out", "lse", "d_qkv"].iter().zip(&ours).zip(&theirs) {
-            assert_close(&format!("{kernel:?}, {dtype}, {shape:?}: {name}"), ours, theirs, tolerance);
-        }
-    }
-}
-
-#[test]
-fn blocks_give_what_the_whole_matrix_gives() {
-    for dtype in [DType::F32, DType::Bf16, DType::F16] {
-        for shape in
-            [shape(2, 5, 2, 1, 4), shape(1, 130, 4, 2, 16), shape(2, 64, 2, 2, 80), shape(1, 97, 1, 1, 7)]
-        {
-            compare(&shape, dtype, &[]);
-        }
-    }
-}
-
-#[test]
-fn a_prefix_is_seen_by_all_its_queries() {
-    for dtype in [DType::F32, DType::Bf16] {
-        compare(&shape(3, 150, 2, 1, 16), dtype, &[0, 70, 150]);
-    }
-}
-
-#[test]
-fn dropout_follows_the_global_index() {
-    for (seq, dtype) in [(70, DType::F32), (64, DType::F32), (70, DType::Bf16)] {
-        let stream = Stream::named(3, "attention");
-        let dropout = Dropout { rate: 0.25, stream, first_row: 11, first_col: 2, cols_total: 6 };
-        compare(&AttentionShape { dropout: Some(dropout), ..shape(2, seq, 4, 2, 8) }, dtype, &[]);
-    }
 }
 
 #[test]
