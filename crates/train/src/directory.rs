@@ -89,6 +89,12 @@ impl JsonLines {
         Ok(Self { file: BufWriter::new(file), path })
     }
 
+    /// Makes what was pushed durable.
+    pub(crate) fn sync(&mut self) -> Result<(), TrainError> {
+        // Every push is flushed.
+        self.file.get_ref().sync_data().map_err(|error| TrainError::io("write", &self.path, error))
+    }
+
     pub(crate) fn push(&mut self, line: &impl Serialize) -> Result<(), TrainError> {
         let mut write = || {
             serde_json::to_writer(&mut self.file, line)?;

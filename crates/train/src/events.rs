@@ -66,6 +66,12 @@ impl EventWriter {
         self.file.flush()
     }
 
+    /// Makes what was written durable.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_data()
+    }
+
     fn begin(&mut self, step: u64) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.event.clear();

@@ -50,6 +50,14 @@ impl Metrics {
         self.skipped.push(skipped)
     }
 
+    /// Makes what was written durable.
+    pub(crate) fn sync(&mut self) -> Result<(), TrainError> {
+        for log in [&mut self.steps, &mut self.evaluations, &mut self.skipped] {
+            log.sync()?;
+        }
+        self.events.sync().map_err(|error| TrainError::io("write", self.events.path(), error))
+    }
+
     fn scalars(&mut self, step: u64, scalars: &[(&str, f32)]) -> Result<(), TrainError> {
         let written = self.events.scalars(step, scalars);
         written.map_err(|error| TrainError::io("write", self.events.path(), error))

@@ -3,6 +3,7 @@
 
 use crate::TrainError;
 use crate::buckets::{Bucket, buckets};
+use crate::checkpoint::Saver;
 use serde::Serialize;
 use std::fmt;
 use std::ops::Range;
@@ -145,11 +146,11 @@ impl Plan {
         self.scratch_bytes
     }
 
-    /// Bytes of the copy that the checkpoint writer works from: weights and moments that this rank writes. Taken at
-    /// the first save.
+    /// Bytes of what is on its way to the checkpoint writer during a save: a third of the weights and moments that
+    /// this rank writes, or all of it if that is little.
     pub fn staging_bytes(&self) -> usize {
         let own = self.mesh.coordinate(Axis::Data);
-        3 * 4 * self.buckets.iter().map(|bucket| bucket.parts[own].len()).sum::<usize>()
+        Saver::staging_bytes(3 * self.buckets.iter().map(|bucket| bucket.parts[own].len()).sum::<usize>())
     }
 
     pub fn total_bytes(&self) -> usize {

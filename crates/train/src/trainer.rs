@@ -122,6 +122,7 @@ impl Trainer {
         let progress = state.map_or_else(Progress::default, |state| state.progress);
         let mut metrics = None;
         if let Some(directory) = &directory {
+            clean(directory.path())?;
             directory.write("run.toml", run.to_toml().as_bytes())?;
             directory.write("plan.json", &plan_json)?;
             metrics = Some(Metrics::open(directory, progress.step)?);
@@ -449,8 +450,15 @@ impl Trainer {
             }
             self.engine.gather(&[], "checkpoint")?;
         }
+        // What the logs say up to here is to be as durable as the checkpoint that goes on from here.
+        if let Some(metrics) = &mut self.metrics {
+            metrics.sync()?;
+        }
         let (engine, views) = (&self.engine, &self.saved_views);
-        if let Some(earlier) = self.saver.save(state, |index, values| engine.read(views[index], values))? {
+        let copy = |index: usize, first: usize, values: &mut [f32]| {
+            engine.read(views[index].flat_range(first, values.len()), values);
+        };
+        if let Some(earlier) = self.saver.save(state, copy)? {
             observer.checkpoint(&earlier);
         }
         Ok(())
@@ -465,7 +473,6 @@ fn find(
 ) -> Result<(Option<RunDirectory>, Option<Checkpoint>), TrainError> {
     let look = || -> Result<_, TrainError> {
         let directory = RunDirectory::open(path)?;
-        clean(path)?;
         Ok((directory, choose(path, resume)?))
     };
     let world = triax_comm::Group::world(collective.world(), collective.rank());

@@ -58,8 +58,8 @@ fn saver(run: &Path, disk: Arc<dyn Disk>, keep: usize) -> Saver {
 }
 
 fn save(saver: &mut Saver, step: u64) -> Result<(), CheckpointError> {
-    saver.save(state(step), |tensor, values| {
-        values.iter_mut().enumerate().for_each(|(i, v)| *v = value(step, tensor, i));
+    saver.save(state(step), |tensor, first, values| {
+        values.iter_mut().enumerate().for_each(|(i, v)| *v = value(step, tensor, first + i));
     })?;
     saver.wait()?;
     Ok(())
@@ -115,8 +115,8 @@ fn a_second_save_waits_for_the_first_and_only_the_newest_are_kept() {
     let mut saver = saver(run.path(), Arc::new(LocalDisk), 2);
     for step in 1..=5 {
         let earlier = saver
-            .save(state(step), |tensor, values| {
-                values.iter_mut().enumerate().for_each(|(i, v)| *v = value(step, tensor, i));
+            .save(state(step), |tensor, first, values| {
+                values.iter_mut().enumerate().for_each(|(i, v)| *v = value(step, tensor, first + i));
             })
             .unwrap();
         assert_eq!(earlier.map(|saved| saved.step), (step > 1).then(|| step - 1));
@@ -291,7 +291,7 @@ impl DiskFile for FailingFile {
 
 #[test]
 fn a_disk_that_fails_at_any_operation_leaves_the_older_checkpoint_and_nothing_half_written() {
-    let mut failures = 0;
+    let (mut failures, mut unconfirmed) = (0, 0);
     for operations in 0.. {
         let (run, older) = saved(1);
         let left = Arc::new(AtomicI64::new(operations));
@@ -307,18 +307,24 @@ fn a_disk_that_fails_at_any_operation_leaves_the_older_checkpoint_and_nothing_ha
                 assert!(needed > 400);
                 failures += 1;
             }
+            Err(CheckpointError::Unconfirmed { folder, source }) => {
+                assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+                assert_holds(&folder, 2);
+                assert_eq!(list(run.path()).unwrap().len(), 2);
+                unconfirmed += 1;
+                continue;
+            }
             Err(other) => panic!("{other}"),
         }
-        // The last sync fails after the rename: then the new one is there, and whole.
-        for (step, folder) in list(run.path()).unwrap() {
-            assert_holds(&folder, step);
-        }
+        // Only when all but the last sync went well is there a new one.
+        assert_eq!(list(run.path()).unwrap(), [(1, older)]);
         let leftovers = fs::read_dir(run.path().join("checkpoints"))
             .unwrap()
             .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|end| end == "tmp"));
         assert_eq!(leftovers.count(), 0);
     }
     assert!(failures > 20, "a save has {failures} operations that can fail");
+    assert_eq!(unconfirmed, 1, "the last sync alone fails after the rename");
 }
 
 #[test]
@@ -330,4 +336,64 @@ fn a_full_file_system_ends_the_save_with_path_and_bytes() {
         assert!(message.contains(part), "{message}");
     }
     assert_holds(&older, 1);
+}
+
+/// A file system of a few pages, gone with the guard.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// None, and why, where this process may not mount one.
+    fn mount(kilobytes: usize) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={kilobytes}k");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(folder)),
+            Ok(output) => {
+                println!("skipped: no tmpfs of our own: {}", String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                println!("skipped: no tmpfs of our own: mount: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn a_disk_that_is_really_full_ends_the_save_and_has_room_again_for_the_next() {
+    let Some(disk) = SmallDisk::mount(256) else { return };
+    let run = disk.0.path();
+    save(&mut saver(run, Arc::new(LocalDisk), 0), 1).unwrap();
+    let older = folder(run, 1);
+    // What else lies there leaves room for some of a checkpoint's files only.
+    let ballast = run.join("ballast");
+    let room = rustix::fs::statvfs(run).map(|fs| fs.f_bavail * fs.f_frsize).unwrap();
+    for free in [0, 4096, 8192, 12_288] {
+        fs::write(&ballast, vec![1; (room - free) as usize]).unwrap();
+        let error = save(&mut saver(run, Arc::new(LocalDisk), 0), 2).unwrap_err();
+        let message = error.to_string();
+        let CheckpointError::Write { source, available, .. } = error else { panic!("{message}") };
+        assert_eq!(source.kind(), io::ErrorKind::StorageFull, "{message}");
+        assert!(available.unwrap() <= free, "{message}");
+        assert!(
+            message.contains("step-00000002") && message.contains("nothing was left behind"),
+            "{message}"
+        );
+        assert_holds(&older, 1);
+        assert_eq!(files(&run.join("checkpoints")), std::slice::from_ref(&older));
+        fs::remove_file(&ballast).unwrap();
+    }
+    save(&mut saver(run, Arc::new(LocalDisk), 0), 2).unwrap();
+    assert_holds(&folder(run, 2), 2);
 }

@@ -1,15 +1,17 @@
-//! Saving while training goes on: values are copied to a staging buffer, a thread writes them.
+//! Saving while training goes on: values are copied to a bounded pool, a thread writes them.
 //!
 //! ```text
-//! training  ──step──step──│copy│──step──step──step──step──│wait│copy│──step──
-//! writer                       └──write, fsync, rename────────┘     └──write …
+//! training  ──step──step──│copy·····│──step──step──step──step──│wait│copy·····│──step──
+//! writer                  └──write, fsync, rename──────────────────┘└──write …
 //! ```
-//! Training stops for the copy alone, unless the earlier save is still being written. Where several ranks save, each
-//! writes its own pieces and the first publishes when all have.
+//! Training stops for the copy, the last third of which fits into memory while the rest is being written (see
+//! `stream.rs`), and for an earlier save that is still under way. Where several ranks save, each writes its own
+//! pieces and the first publishes when all have.
 
 use super::disk::Disk;
 use super::manifest::State;
 use super::shards::{Shard, TensorShape, arrange, whole};
+use super::stream::{Giver, pool, stream};
 use super::{CheckpointError, writer};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -37,13 +39,14 @@ pub struct Saved {
 /// Saves checkpoints of one run in the background.
 pub struct Saver {
     job: Arc<Job>,
-    /// Holds a copy of all values; empty before the first save and during a save.
-    staging: Vec<f32>,
-    running: Option<JoinHandle<Written>>,
+    running: Option<Running>,
 }
 
-/// What the writer gives back: the staging memory, and how it went.
-type Written = (Vec<f32>, Result<Saved, CheckpointError>);
+struct Running {
+    writer: JoinHandle<Result<Saved, CheckpointError>>,
+    /// How long training stood still.
+    stopped: Duration,
+}
 
 /// What all saves have in common.
 struct Job {
@@ -123,7 +126,7 @@ impl Saver {
         let abandoned = AtomicBool::new(false);
         let job =
             Job { disk, run_directory, keep, model, tensors, pieces, shards, elements, writer, abandoned };
-        Self { job: Arc::new(job), staging: Vec::new(), running: None }
+        Self { job: Arc::new(job), running: None }
     }
 
     /// Makes the place that all ranks write the checkpoint of `step` to; on the first rank alone.
@@ -131,28 +134,24 @@ impl Saver {
         writer::prepare(&*self.job.disk, &self.job.run_directory, step)
     }
 
-    /// Starts a save of `state` and of the values that `copy` writes: it is called once for each piece (tensor), in
-    /// order, with its place in the staging buffer. Waits for an earlier save first and returns its outcome.
+    /// Memory that a save of `elements` values takes while it runs.
+    pub const fn staging_bytes(elements: usize) -> usize {
+        let (pieces, size) = pool(elements);
+        4 * pieces * size
+    }
+
+    /// Starts a save of `state` and of the values that `copy` writes: it is called with a piece (tensor), a first
+    /// element and room for the values from there on, piece after piece and each in order. Waits for an earlier
+    /// save first and returns its outcome.
     pub fn save(
         &mut self,
         state: State,
-        mut copy: impl FnMut(usize, &mut [f32]),
+        mut copy: impl FnMut(usize, usize, &mut [f32]),
     ) -> Result<Option<Saved>, CheckpointError> {
         let begin = Instant::now();
         let earlier = self.wait()?;
         let job = Arc::clone(&self.job);
-        let mut staging = std::mem::take(&mut self.staging);
-        staging
-            .try_reserve_exact(job.elements - staging.len())
-            .map_err(|_| CheckpointError::Staging { bytes: 4 * job.elements })?;
-        staging.resize(job.elements, 0.0);
-        let mut rest = staging.as_mut_slice();
-        for (index, (_, elements)) in job.pieces.iter().enumerate() {
-            let (values, after) = rest.split_at_mut(elements.len());
-            copy(index, values);
-            rest = after;
-        }
-        let stopped = begin.elapsed();
+        let (giver, mut values) = stream();
         let work = move || {
             let begin = Instant::now();
             let contents = writer::Contents {
@@ -160,7 +159,6 @@ impl Saver {
                 state: &state,
                 tensors: &job.tensors,
                 shards: &job.shards,
-                values: &staging,
             };
             let target = writer::Target {
                 disk: &*job.disk,
@@ -169,38 +167,83 @@ impl Saver {
                 writer: job.writer,
                 abandoned: &job.abandoned,
             };
-            let outcome = writer::write(&target, &contents);
-            let saved = outcome.map(|(folder, bytes)| Saved {
+            let outcome = writer::write(&target, &contents, &mut values);
+            outcome.map(|(folder, bytes)| Saved {
                 folder,
                 step: state.progress.step,
                 bytes,
-                stopped,
+                stopped: Duration::ZERO,
                 written: begin.elapsed(),
-            });
-            (staging, saved)
+            })
         };
         let thread = Builder::new().name("checkpoint".into()).spawn(work);
-        self.running = Some(thread.map_err(|source| {
+        let writer = thread.map_err(|source| {
             CheckpointError::io("start the checkpoint writer for", &self.job.run_directory, source)
-        })?);
+        })?;
+        let copied = self.job.give(&giver, &mut copy);
+        drop(giver);
+        self.running = Some(Running { writer, stopped: begin.elapsed() });
+        if let Err(error) = copied {
+            // The writer notices that values are missing, removes what it has begun and says so: this is why.
+            let _ = self.wait();
+            return Err(error);
+        }
         Ok(earlier)
     }
 
     /// The outcome of the save that runs, if it has ended by now.
     pub fn poll(&mut self) -> Result<Option<Saved>, CheckpointError> {
-        if self.running.as_ref().is_some_and(JoinHandle::is_finished) { self.wait() } else { Ok(None) }
+        let ended = self.running.as_ref().is_some_and(|running| running.writer.is_finished());
+        if ended { self.wait() } else { Ok(None) }
     }
 
     /// Waits for the save that runs, if there is one.
     pub fn wait(&mut self) -> Result<Option<Saved>, CheckpointError> {
-        let Some(running) = self.running.take() else { return Ok(None) };
-        match running.join() {
-            Ok((staging, outcome)) => {
-                self.staging = staging;
-                outcome.map(Some)
-            }
+        let Some(Running { writer, stopped }) = self.running.take() else { return Ok(None) };
+        match writer.join() {
+            Ok(outcome) => outcome.map(|saved| Some(Saved { stopped, ..saved })),
             Err(panic) => std::panic::resume_unwind(panic),
         }
+    }
+}
+
+impl Job {
+    /// Hands all values to the writer; ends early when the writer has failed.
+    fn give(
+        &self,
+        giver: &Giver,
+        copy: &mut impl FnMut(usize, usize, &mut [f32]),
+    ) -> Result<(), CheckpointError> {
+        let (pieces, size) = pool(self.elements);
+        let mut new = pieces;
+        let mut next = || match new.checked_sub(1) {
+            Some(fewer) => {
+                new = fewer;
+                let mut piece = Vec::new();
+                let reserved = piece.try_reserve_exact(size);
+                reserved
+                    .map(|()| Some(piece))
+                    .map_err(|_| CheckpointError::Staging { bytes: 4 * pieces * size })
+            }
+            None => Ok(giver.empty()),
+        };
+        let Some(mut piece) = next()? else { return Ok(()) };
+        for (index, (_, elements)) in self.pieces.iter().enumerate() {
+            let mut first = 0;
+            while first < elements.len() {
+                if piece.len() == size {
+                    let is_written = giver.give(std::mem::take(&mut piece));
+                    let (true, Some(empty)) = (is_written, next()?) else { return Ok(()) };
+                    piece = empty;
+                }
+                let (start, count) = (piece.len(), (elements.len() - first).min(size - piece.len()));
+                piece.resize(start + count, 0.0);
+                copy(index, first, &mut piece[start..]);
+                first += count;
+            }
+        }
+        giver.give(piece);
+        Ok(())
     }
 }
 
@@ -210,7 +253,7 @@ impl Drop for Saver {
     fn drop(&mut self) {
         self.job.abandoned.store(true, Ordering::Relaxed);
         if let Some(running) = self.running.take() {
-            let _ = running.join();
+            let _ = running.writer.join();
         }
     }
 }

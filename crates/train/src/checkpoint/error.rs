@@ -44,6 +44,13 @@ pub enum CheckpointError {
     )]
     Write { folder: PathBuf, needed: u64, available: Option<u64>, source: io::Error },
 
+    #[error(
+        "checkpoint {} is written and whole, but the disk did not confirm its name: {source}; a power failure now \
+         may take it, older checkpoints are as they were",
+        folder.display()
+    )]
+    Unconfirmed { folder: PathBuf, source: io::Error },
+
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
 

@@ -20,6 +20,7 @@ mod manifest;
 mod reader;
 mod resume;
 mod shards;
+mod stream;
 mod writer;
 
 pub use background::{Saved, Saver, Writer};

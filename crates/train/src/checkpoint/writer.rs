@@ -11,6 +11,7 @@ use super::background::Writer;
 use super::disk::{Disk, DiskFile};
 use super::manifest::{FORMAT, FileEntry, Manifest, Slice, State, TensorEntry, VERSION};
 use super::shards::{Shard, TensorShape};
+use super::stream::Taker;
 use super::{CHECKSUM, CheckpointError, FOLDER, MANIFEST, UNFINISHED, folder, list};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -19,18 +20,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use triax_spec::Model;
 
-/// Bytes written at a time.
-const CHUNK: usize = 4 << 20;
 /// Between two looks for what other ranks have written.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// What to write: the values of the shards' parts lie one after the other in `values`.
+/// What to write beside the values of the shards' parts, which come one after the other.
 pub(super) struct Contents<'a> {
     pub model: &'a Model,
     pub state: &'a State,
     pub tensors: &'a [TensorShape],
     pub shards: &'a [Shard],
-    pub values: &'a [f32],
 }
 
 /// Where to, and with whom.
@@ -76,8 +74,12 @@ fn make_folder(disk: &dyn Disk, run_directory: &Path, target: &Path) -> io::Resu
 
 /// Writes this rank's part; the first rank waits for the others', publishes the checkpoint and removes all but the
 /// newest `keep`. Returns the folder and the bytes this rank wrote. After an error nothing of the checkpoint is left
-/// and the older ones are as they were.
-pub(super) fn write(target: &Target<'_>, contents: &Contents<'_>) -> Result<(PathBuf, u64), CheckpointError> {
+/// and the older ones are as they were; but for [`CheckpointError::Unconfirmed`], after which it is there.
+pub(super) fn write(
+    target: &Target<'_>,
+    contents: &Contents<'_>,
+    values: &mut Taker,
+) -> Result<(PathBuf, u64), CheckpointError> {
     let Target { disk, run_directory, keep, writer, .. } = *target;
     let folder = folder(run_directory, contents.state.progress.step);
     let unfinished = with_suffix(&folder, UNFINISHED);
@@ -89,13 +91,14 @@ pub(super) fn write(target: &Target<'_>, contents: &Contents<'_>) -> Result<(Pat
     };
     if writer.ranks == 1 {
         let made = make_folder(disk, run_directory, &folder);
-        let written = made.and_then(|()| write_files(disk, &unfinished, contents)).map_err(error)?;
+        let written = made.and_then(|()| write_files(disk, &unfinished, contents, values)).map_err(error)?;
         publish(target, contents, vec![written], &unfinished, &folder).map_err(error)?;
+        confirm(target, &folder)?;
         prune(disk, run_directory, keep)?;
         return Ok((folder, needed));
     }
     let mut failure = None;
-    let written = write_files(disk, &unfinished, contents).unwrap_or_else(|source| {
+    let written = write_files(disk, &unfinished, contents, values).unwrap_or_else(|source| {
         let failed = Some(source.to_string());
         failure = Some(source);
         Written { failed, ..Written::default() }
@@ -110,6 +113,7 @@ pub(super) fn write(target: &Target<'_>, contents: &Contents<'_>) -> Result<(Pat
     }
     let all = collect(target, &unfinished, written).map_err(error)?;
     publish(target, contents, all, &unfinished, &folder).map_err(error)?;
+    confirm(target, &folder)?;
     prune(disk, run_directory, keep)?;
     Ok((folder, needed))
 }
@@ -157,10 +161,13 @@ fn collect(target: &Target<'_>, unfinished: &Path, first: Written) -> io::Result
     }
 }
 
-fn write_files(disk: &dyn Disk, into: &Path, contents: &Contents<'_>) -> io::Result<Written> {
+fn write_files(
+    disk: &dyn Disk,
+    into: &Path,
+    contents: &Contents<'_>,
+    values: &mut Taker,
+) -> io::Result<Written> {
     let mut written = Written::default();
-    // Parts cut the pieces in order, so their values follow each other.
-    let mut begin = 0;
     for shard in contents.shards {
         let mut file = disk.create(&into.join(&shard.name))?;
         let mut whole = blake3::Hasher::new();
@@ -170,13 +177,15 @@ fn write_files(disk: &dyn Disk, into: &Path, contents: &Contents<'_>) -> io::Res
         };
         put(&mut *file, &shard.header)?;
         for part in &shard.parts {
-            let count = part.end - part.start;
-            let bytes: &[u8] = bytemuck::cast_slice(&contents.values[begin..begin + count]);
-            begin += count;
             let mut hash = blake3::Hasher::new();
-            for chunk in bytes.chunks(CHUNK) {
-                hash.update(chunk);
-                put(&mut *file, chunk)?;
+            // Parts cut the pieces in order, so their values follow each other.
+            let mut left = part.end - part.start;
+            while left > 0 {
+                let values = values.next(left)?;
+                left -= values.len();
+                let bytes: &[u8] = bytemuck::cast_slice(values);
+                hash.update(bytes);
+                put(&mut *file, bytes)?;
             }
             let slice = Slice {
                 file: shard.name.clone(),
@@ -238,8 +247,13 @@ fn publish(
         file.sync()?;
     }
     disk.sync_folder(unfinished)?;
-    disk.rename(unfinished, folder)?;
-    disk.sync_folder(&target.run_directory.join(FOLDER))
+    disk.rename(unfinished, folder)
+}
+
+/// Makes the new name durable.
+fn confirm(target: &Target<'_>, folder: &Path) -> Result<(), CheckpointError> {
+    let synced = target.disk.sync_folder(&target.run_directory.join(FOLDER));
+    synced.map_err(|source| CheckpointError::Unconfirmed { folder: folder.to_owned(), source })
 }
 
 /// Removes all but the newest `keep`; a folder loses its name first, so that half of one is never seen.

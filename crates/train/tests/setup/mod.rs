@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use triax_data::{TokenType, Writer};
 use triax_spec::model::*;
 use triax_spec::run::{self, *};
@@ -129,6 +131,28 @@ pub(crate) fn train(run: &Run, directory: &Path, resume: Resume) -> (Trainer, Ve
     let outcome = trainer.train(&mut steps).unwrap();
     assert!(matches!(outcome, Outcome::Finished(_)));
     (trainer, steps.0)
+}
+
+/// Sets the stop flag in a given step, as a signal would.
+struct StopAt(u64, Arc<AtomicBool>, Steps);
+
+impl Observer for StopAt {
+    fn step(&mut self, step: &StepReport) {
+        self.2.step(step);
+        if step.step == self.0 {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs to `step` and is stopped there.
+pub(crate) fn train_until(run: &Run, directory: &Path, step: u64) -> Vec<StepReport> {
+    let start = Start::new(Resume::IfPresent);
+    let mut observer = StopAt(step, Arc::clone(&start.stop), Steps::default());
+    let mut trainer = open(run, directory, start).unwrap();
+    let outcome = trainer.train(&mut observer).unwrap();
+    assert!(matches!(outcome, Outcome::Stopped(progress) if progress.step == step));
+    observer.2.0
 }
 
 /// The bits of all weights and moments.

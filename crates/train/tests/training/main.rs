@@ -10,3 +10,4 @@ mod layouts;
 mod recovery;
 mod resume;
 mod rules;
+mod variants;

@@ -1,35 +1,12 @@
 //! Where a run was stopped cannot be seen in what it computes.
 
-use crate::setup::{Steps, device, open, run, state_bits, step_bits, text, tokens, train};
+use crate::setup::{device, open, run, state_bits, step_bits, text, tokens, train, train_until};
 use std::collections::HashMap;
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use triax_data::Samples;
 use triax_spec::run::{Amount, Precision, Run, Source};
 use triax_train::checkpoint::{folder, list};
-use triax_train::{Observer, Outcome, Plan, Resume, Start, StepReport, TrainError, Trainer};
-
-/// Sets the stop flag in a given step, as a signal would.
-struct StopAt(u64, Arc<AtomicBool>, Steps);
-
-impl Observer for StopAt {
-    fn step(&mut self, step: &StepReport) {
-        self.2.step(step);
-        if step.step == self.0 {
-            self.1.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-fn train_until(run: &Run, directory: &std::path::Path, step: u64) -> Vec<StepReport> {
-    let start = Start::new(Resume::IfPresent);
-    let mut observer = StopAt(step, Arc::clone(&start.stop), Steps::default());
-    let mut trainer = open(run, directory, start).unwrap();
-    let outcome = trainer.train(&mut observer).unwrap();
-    assert!(matches!(outcome, Outcome::Stopped(progress) if progress.step == step));
-    observer.2.0
-}
+use triax_train::{Plan, Resume, Start, StepReport, TrainError, Trainer};
 
 #[test]
 fn a_run_stopped_and_resumed_has_the_bits_of_one_that_was_not() {

@@ -65,11 +65,19 @@ fn save(source: &Source, run: &Path, state: State) -> Result<PathBuf, Failure> {
     let mut failed = None;
     let mut saver =
         Saver::new(run.to_owned(), 0, source.model.clone(), shapes, std::sync::Arc::new(LocalDisk));
-    let started = saver.save(state, |index, values| match declarations.get(index) {
-        Some(parameter) => match source.tensors.tensor(&parameter.name) {
-            Ok(tensor) => values.copy_from_slice(&tensor),
-            Err(error) => failed = Some(error),
-        },
+    let mut weight = Vec::new();
+    let started = saver.save(state, |index, first, values| match declarations.get(index) {
+        Some(parameter) => {
+            if first == 0 {
+                match source.tensors.tensor(&parameter.name) {
+                    Ok(tensor) => weight = tensor,
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if failed.is_none() {
+                values.copy_from_slice(&weight[first..first + values.len()]);
+            }
+        }
         None => values.fill(0.0),
     });
     let saved = started.and_then(|_| saver.wait()).map_err(|error| Failure::run(with_causes(&error)))?;
