@@ -90,7 +90,7 @@ pub(crate) fn decide(
 fn steps(shape: Shape, sources: &[Tokens], step_seconds: f64, seconds: f64) -> u64 {
     let forward = step_seconds / 3.0 / shape.batch as f64;
     let judged: u64 = sources.iter().map(|source| source.held_out_tokens).sum();
-    let windows = judged as f64 / (0.75 * shape.sequence as f64);
+    let windows = judged as f64 / (0.5 * shape.sequence as f64);
     let evaluated = (EVALUATIONS * EVALUATION_SAMPLES) as f64 * sources.len() as f64;
     let left = seconds - forward * (windows + evaluated);
     (left / step_seconds).max(0.0) as u64

@@ -4,8 +4,8 @@
 //! bits per byte = Σ −log₂ p(token | tokens before it) / bytes of the text
 //!
 //! window 1   [ counted . . . . . . . . . . . ]
-//! window 2             [ context | counted . . . ]        every token is counted once; but for the first
-//! window 3                       [ context | counted …    window, it sees at least the context before it
+//! window 2             [ context . . | counted . . . ]        every token is counted once; but for the first
+//! window 3                           [ context . . | counted …    window, it sees half a window before it
 //! ```
 //! The end-of-document tokens are paid for too, though the bytes do not count them.
 
@@ -56,30 +56,40 @@ impl Judge {
         Ok(Self { device, network, sequence })
     }
 
-    /// Bits of all tokens of the token files `prefix`; `first` stands before them (the end of another document).
-    pub(crate) fn bits(
+    /// The loss of every token of `stream` in nats; 0 for the first, before which nothing stands.
+    pub(crate) fn losses(
         &mut self,
-        prefix: &Path,
-        first: u32,
+        stream: &[u32],
         mut progress: impl FnMut(u64),
-    ) -> Result<f64, Failure> {
-        let failed = || format!("cannot read {}", prefix.display());
-        let reader = Reader::open(prefix).context(failed)?;
-        let mut stream = vec![first; reader.tokens() as usize + 1];
-        reader.read(0, &mut stream[1..]).context(failed)?;
+    ) -> Result<Vec<f32>, Failure> {
+        let failed = || "cannot judge the held-out text".to_owned();
         let windows = windows(stream.len(), self.sequence);
-        let mut nats = 0.0;
+        let mut all = vec![0.0];
         for group in windows.chunks(WINDOWS) {
-            let (tokens, targets) = fill(&stream, group, self.sequence);
+            let (tokens, targets) = fill(stream, group, self.sequence);
             let mut losses = vec![0.0; tokens.len()];
             let batch = MicroBatch { tokens: &tokens, targets: &targets, prefix: None, first_sample: 0 };
             let rank = &mut Rank::alone(&mut *self.device);
             self.network.forward_loss(rank, &batch, &mut losses).context(failed)?;
-            nats += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+            let counted = losses.iter().zip(&targets).filter(|(_, target)| **target != IGNORE);
+            all.extend(counted.map(|(loss, _)| loss));
             progress(group.iter().map(|window| window.counted as u64).sum());
         }
-        Ok(nats / std::f64::consts::LN_2)
+        Ok(all)
     }
+}
+
+/// All tokens of the token files `prefix`; `first` stands before them (the end of another document).
+pub(crate) fn read(prefix: &Path, first: u32) -> Result<Vec<u32>, Failure> {
+    let failed = || format!("cannot read {}", prefix.display());
+    let reader = Reader::open(prefix).context(failed)?;
+    let mut stream = vec![first; reader.tokens() as usize + 1];
+    reader.read(0, &mut stream[1..]).context(failed)?;
+    Ok(stream)
+}
+
+pub(crate) fn bits(losses: &[f32]) -> f64 {
+    losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / std::f64::consts::LN_2
 }
 
 /// Inputs `start..start + sequence`, of whose targets the last `counted` before the end count.
@@ -92,7 +102,7 @@ struct Window {
 }
 
 /// Share of a window that is context only.
-const CONTEXT_SHARE: usize = 4;
+const CONTEXT_SHARE: usize = 2;
 
 /// Windows in which every token of the stream but the first is a counted target once.
 fn windows(stream: usize, sequence: usize) -> Vec<Window> {

@@ -12,6 +12,7 @@ mod compressors;
 mod corpus;
 mod curation;
 mod held_out;
+mod memory;
 mod prompts;
 mod report;
 mod summary;
@@ -27,6 +28,7 @@ use crate::{interrupt, machine};
 use budget::{Budget, Tokens};
 use corpus::{Limits, Origin, Source};
 use held_out::Judge;
+use memory::Memory;
 use report::{Completion, Findings};
 use std::fs;
 use std::ops::ControlFlow;
@@ -316,12 +318,17 @@ fn judge(
     let mut bar = Progress::new("held-out text", total);
     let mut done = 0;
     let mut judged = Vec::new();
+    let training = tokens.iter().map(|source| held_out::read(&source.training, eod));
+    let training = training.collect::<Result<Vec<_>, _>>()?;
     for (source, tokens) in sources.iter().zip(tokens) {
         let text = source.held_out_text();
-        let bits = judge.bits(&tokens.held_out, eod, |counted| {
+        let stream = held_out::read(&tokens.held_out, eod)?;
+        let losses = judge.losses(&stream, |counted| {
             done += counted;
             bar.set(done, || source.name.clone());
         })?;
+        let mut memory = Memory::new(&stream);
+        training.iter().for_each(|text| memory.learn(text));
         judged.push(SourceSummary {
             name: source.name.clone(),
             weight: source.weight,
@@ -329,7 +336,8 @@ fn judge(
             training_tokens: tokens.training_tokens,
             held_out_bytes: text.len(),
             held_out_tokens: tokens.held_out_tokens,
-            bits_per_byte: bits / text.len() as f64,
+            bits_per_byte: memory.bits(&losses) / text.len() as f64,
+            network_bits_per_byte: held_out::bits(&losses) / text.len() as f64,
             xz_bits_per_byte: compressors::xz_bits_per_byte(text.as_bytes())?,
             zstd_bits_per_byte: compressors::zstd_bits_per_byte(text.as_bytes())?,
         });
@@ -385,6 +393,7 @@ fn summarise(
         loss_last: course.smooth_loss().last().map_or(f64::NAN, |point| point.1),
         peak_rss_mb: machine::peak_rss_mb(),
         bits_per_byte: over_all(|source| source.bits_per_byte),
+        network_bits_per_byte: over_all(|source| source.network_bits_per_byte),
         xz_bits_per_byte: over_all(|source| source.xz_bits_per_byte),
         zstd_bits_per_byte: over_all(|source| source.zstd_bits_per_byte),
         sources,
@@ -394,6 +403,10 @@ fn summarise(
 fn close(summary: &Summary, folder: &Folder) {
     let run = folder.path("run");
     eprintln!("\nBits per byte of held-out text (lower is better)\n\n{}", summary.table());
+    eprintln!(
+        "network: its predictions alone. memory: mixed with what followed the same tokens in the training"
+    );
+    eprintln!("text and in the held-out text already read, as xz and zstd remember the latter.\n");
     eprintln!("Done in {}.", duration(summary.seconds));
     eprintln!("  report      {}", folder.path("report.html").display());
     eprintln!("  figures     {}", folder.path("summary.json").display());

@@ -22,7 +22,10 @@ pub(crate) struct Summary {
     pub(crate) loss_last: f64,
     /// None where the system does not tell.
     pub(crate) peak_rss_mb: Option<f64>,
+    /// Of the network mixed with a memory of the training text and of the held-out text already read.
     pub(crate) bits_per_byte: f64,
+    /// Of the network alone.
+    pub(crate) network_bits_per_byte: f64,
     pub(crate) xz_bits_per_byte: f64,
     pub(crate) zstd_bits_per_byte: f64,
     pub(crate) sources: Vec<SourceSummary>,
@@ -37,7 +40,10 @@ pub(crate) struct SourceSummary {
     pub(crate) training_tokens: u64,
     pub(crate) held_out_bytes: usize,
     pub(crate) held_out_tokens: u64,
+    /// Of the network mixed with a memory of the training text and of the held-out text already read.
     pub(crate) bits_per_byte: f64,
+    /// Of the network alone.
+    pub(crate) network_bits_per_byte: f64,
     pub(crate) xz_bits_per_byte: f64,
     pub(crate) zstd_bits_per_byte: f64,
 }
@@ -50,28 +56,39 @@ impl Summary {
 
     /// The one table, as plain text.
     pub(crate) fn table(&self) -> String {
-        let head = ["held-out text", "size", "model", "xz -9", "zstd -19", "model / xz"].map(str::to_owned);
-        let figures = |model: f64, xz: f64, zstd: f64| {
-            [format!("{model:.3}"), format!("{xz:.3}"), format!("{zstd:.3}"), format!("{:.2}", model / xz)]
+        let head = ["held-out text", "size", "network", "+ memory", "xz -9", "zstd -19", "+ memory / xz"]
+            .map(str::to_owned);
+        let figures = |network: f64, model: f64, xz: f64, zstd: f64| {
+            let [network, memory, xz_text, zstd] = [network, model, xz, zstd].map(|x| format!("{x:.3}"));
+            [network, memory, xz_text, zstd, format!("{:.2}", model / xz)]
         };
         let mut rows = vec![head];
         for source in &self.sources {
-            let [a, b, c, d] =
-                figures(source.bits_per_byte, source.xz_bits_per_byte, source.zstd_bits_per_byte);
-            rows.push([source.name.clone(), crate::console::bytes(source.held_out_bytes), a, b, c, d]);
+            let [a, b, c, d, e] = figures(
+                source.network_bits_per_byte,
+                source.bits_per_byte,
+                source.xz_bits_per_byte,
+                source.zstd_bits_per_byte,
+            );
+            rows.push([source.name.clone(), crate::console::bytes(source.held_out_bytes), a, b, c, d, e]);
         }
-        let [a, b, c, d] = figures(self.bits_per_byte, self.xz_bits_per_byte, self.zstd_bits_per_byte);
+        let [a, b, c, d, e] = figures(
+            self.network_bits_per_byte,
+            self.bits_per_byte,
+            self.xz_bits_per_byte,
+            self.zstd_bits_per_byte,
+        );
         let bytes = self.sources.iter().map(|source| source.held_out_bytes).sum();
-        rows.push(["together".to_owned(), crate::console::bytes(bytes), a, b, c, d]);
+        rows.push(["together".to_owned(), crate::console::bytes(bytes), a, b, c, d, e]);
         aligned(&rows)
     }
 }
 
 /// First column to the left, the others to the right.
-fn aligned(rows: &[[String; 6]]) -> String {
+fn aligned(rows: &[[String; 7]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..6).map(width).collect();
-    let line = |row: &[String; 6]| {
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    let line = |row: &[String; 7]| {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
