@@ -1,5 +1,6 @@
 //! Every step over the whole corpus in one recipe: the same documents for any number of threads and shards, and the same
 //! bytes after any interruption.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -44,14 +44,14 @@ impl ExactSum {
 
     fn add_at(&mut self, place: usize, digits: [u64; 2]) {
         let mut carry = false;
-        for (limb, digit) in
-            self.limbs[place..].iter_mut().zip(digits.into_iter().chain(std::iter::repeat(0)))
-        {
+        let digits = digits.into_iter().chain(std::iter::repeat(0));
+        for (index, (limb, digit)) in self.limbs[place..].iter_mut().zip(digits).enumerate() {
             let (sum, over) = limb.overflowing_add(digit);
             let (sum, over_by_carry) = sum.overflowing_add(u64::from(carry));
             *limb = sum;
             carry = over || over_by_carry;
-            if digit == 0 && !carry {
+            // Behind both digits only a carry goes on.
+            if index > 0 && !carry {
                 break;
             }
         }
@@ -145,6 +145,15 @@ mod tests {
         fn small_whole_numbers_add_exactly(values in proptest::collection::vec(0u32.., 1..50)) {
             let floats: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
             prop_assert_eq!(sum(&floats).value(), values.iter().map(|&v| u64::from(v)).sum::<u64>() as f64);
+        }
+    }
+
+    #[test]
+    fn a_value_whose_low_digit_is_zero_keeps_its_high_one() {
+        // 2^-64 shifts so far that all its bits lie in the second digit.
+        for exponent in -70..70 {
+            let value = 2f64.powi(exponent) * 1.5;
+            assert_eq!(sum(&[value]).value(), value);
         }
     }
 

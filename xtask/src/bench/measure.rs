@@ -189,7 +189,7 @@ fn curate(
     workload: &Workload,
     step: &[&str],
     input: &Path,
-    mut peer: Command,
+    peer: Command,
     options: &Options,
 ) -> Result<Measured> {
     let mut ours = triax()?;
