@@ -11,7 +11,7 @@ use triax_eval::calibration;
 pub(crate) struct Eval {
     #[command(subcommand)]
     pub(crate) other: Option<EvalOther>,
-    /// A run folder, a checkpoint, a Hugging Face folder, a GGUF file, or http://host:port of a server with
+    /// A run folder, a checkpoint, a Hugging Face folder, or http://host:port of a server with
     /// /v1/completions
     #[arg(long, required = true)]
     pub(crate) model: Option<String>,
