@@ -139,7 +139,7 @@ impl Config<'_> {
     }
 }
 
-/// The metadata of a model that [`super::export`] can write; `base` of its rotary positions.
+/// The metadata of a model that [`super::export()`] can write; `base` of its rotary positions.
 pub(super) fn describe(model: &Model, base: f32, file_type: u32) -> Metadata {
     let mut metadata = Metadata::default();
     let whole = |n: usize| Value::Unsigned(n as u64);
