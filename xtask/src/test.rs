@@ -24,6 +24,8 @@ pub(crate) struct Options {
 /// Programs beside the Rust toolchain: name, Debian package, who needs it.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("cc", "build-essential", "linking, and the C sources of zstd"),
+    ("chromium", "chromium", "looking at the server's page"),
+    ("python3", "python3-venv", "real clients of the server"),
     ("git", "git", "tidy's list of files"),
 ];
 
@@ -63,7 +65,7 @@ fn run_tests(command: &mut Command) -> Result<()> {
     if !status.success() {
         bail!("some tests failed: {status}");
     }
-    Ok(())
+    if selected { Ok(()) } else { crate::clients::run(&crate::python::Options { python: None }) }
 }
 
 fn install_programs() -> Result<()> {
