@@ -75,7 +75,7 @@ fn header(page: &mut String, summary: &Summary, findings: &Findings) {
 
 fn key_figures(page: &mut String, summary: &Summary) {
     let figures = [
-        ("held-out text", format!("{:.3}", summary.bits_per_byte), "bits per byte"),
+        ("held-out text", format!("{:.3}", summary.bits_per_byte), "bits per byte, the network alone"),
         ("against xz -9", format!("{:.2} ×", summary.ratio_to_xz()), "of its size"),
         ("speed", count(summary.tokens_per_s), "tokens/s"),
         ("trained on", count(summary.tokens as f64), "tokens"),
@@ -101,8 +101,8 @@ fn compression(page: &mut String, summary: &Summary) {
         .map(|source| BarGroup {
             name: &source.name,
             bars: vec![
-                bar("network", "c2", source.network_bits_per_byte),
-                bar("+ memory", "c1", source.bits_per_byte),
+                bar("network", "c2", source.bits_per_byte),
+                bar("+ memory", "c1", source.bits_per_byte_with_memory),
                 bar("xz -9", "c3", source.xz_bits_per_byte),
                 bar("zstd -19", "c3", source.zstd_bits_per_byte),
             ],
@@ -123,8 +123,8 @@ fn compression(page: &mut String, summary: &Summary) {
             bytes(source.training_bytes),
             bytes(source.held_out_bytes),
             cells(
-                source.network_bits_per_byte,
                 source.bits_per_byte,
+                source.bits_per_byte_with_memory,
                 source.xz_bits_per_byte,
                 source.zstd_bits_per_byte
             ),
@@ -137,8 +137,8 @@ fn compression(page: &mut String, summary: &Summary) {
         bytes(sum(|source| source.training_bytes)),
         bytes(sum(|source| source.held_out_bytes)),
         cells(
-            summary.network_bits_per_byte,
             summary.bits_per_byte,
+            summary.bits_per_byte_with_memory,
             summary.xz_bits_per_byte,
             summary.zstd_bits_per_byte
         ),
@@ -290,8 +290,8 @@ mod tests {
             training_tokens: 1_300_000,
             held_out_bytes: 250_000,
             held_out_tokens: 70_000,
-            bits_per_byte: model,
-            network_bits_per_byte: model + 0.4,
+            bits_per_byte_with_memory: model,
+            bits_per_byte: model + 0.4,
             xz_bits_per_byte: xz,
             zstd_bits_per_byte: zstd,
         };
@@ -307,8 +307,8 @@ mod tests {
             loss_first: 9.0,
             loss_last: 3.1,
             peak_rss_mb: Some(420.0),
-            bits_per_byte: 1.6,
-            network_bits_per_byte: 2.0,
+            bits_per_byte_with_memory: 1.6,
+            bits_per_byte: 2.0,
             xz_bits_per_byte: 2.0,
             zstd_bits_per_byte: 2.1,
             sources: vec![source("rust", 1.3, 1.7, 1.8), source("prose", 1.9, 2.4, 2.5)],

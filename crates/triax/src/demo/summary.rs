@@ -23,9 +23,9 @@ pub(crate) struct Summary {
     /// None where the system does not tell.
     pub(crate) peak_rss_mb: Option<f64>,
     /// Of the network mixed with a memory of the training text and of the held-out text already read.
-    pub(crate) bits_per_byte: f64,
+    pub(crate) bits_per_byte_with_memory: f64,
     /// Of the network alone.
-    pub(crate) network_bits_per_byte: f64,
+    pub(crate) bits_per_byte: f64,
     pub(crate) xz_bits_per_byte: f64,
     pub(crate) zstd_bits_per_byte: f64,
     pub(crate) sources: Vec<SourceSummary>,
@@ -41,9 +41,9 @@ pub(crate) struct SourceSummary {
     pub(crate) held_out_bytes: usize,
     pub(crate) held_out_tokens: u64,
     /// Of the network mixed with a memory of the training text and of the held-out text already read.
-    pub(crate) bits_per_byte: f64,
+    pub(crate) bits_per_byte_with_memory: f64,
     /// Of the network alone.
-    pub(crate) network_bits_per_byte: f64,
+    pub(crate) bits_per_byte: f64,
     pub(crate) xz_bits_per_byte: f64,
     pub(crate) zstd_bits_per_byte: f64,
 }
@@ -51,7 +51,7 @@ pub(crate) struct SourceSummary {
 impl Summary {
     /// Our bits over xz's; below 1 is better than xz.
     pub(crate) fn ratio_to_xz(&self) -> f64 {
-        self.bits_per_byte / self.xz_bits_per_byte
+        self.bits_per_byte_with_memory / self.xz_bits_per_byte
     }
 
     /// The one table, as plain text.
@@ -65,16 +65,16 @@ impl Summary {
         let mut rows = vec![head];
         for source in &self.sources {
             let [a, b, c, d, e] = figures(
-                source.network_bits_per_byte,
                 source.bits_per_byte,
+                source.bits_per_byte_with_memory,
                 source.xz_bits_per_byte,
                 source.zstd_bits_per_byte,
             );
             rows.push([source.name.clone(), crate::console::bytes(source.held_out_bytes), a, b, c, d, e]);
         }
         let [a, b, c, d, e] = figures(
-            self.network_bits_per_byte,
             self.bits_per_byte,
+            self.bits_per_byte_with_memory,
             self.xz_bits_per_byte,
             self.zstd_bits_per_byte,
         );
