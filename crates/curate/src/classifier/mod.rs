@@ -1,4 +1,4 @@
-//! Quality by a trained fastText classifier: the filter here, the training in [`train`].
+//! Quality by a trained fastText classifier: the filter here, the training in [`train()`].
 //!
 //! A document stays by a threshold on the probability of the wanted label, or by GPT-3's draw, which lets some of the
 //! doubtful ones through: if a Pareto number (shape α) exceeds 1 - score,

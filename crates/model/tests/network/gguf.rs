@@ -18,6 +18,7 @@ fn model(tied: bool) -> Model {
     let init = Init { std: 0.02, scale_outputs: false };
     let llama = llama(Mask::Causal);
     Model {
+        sequence: 32,
         hidden: 64,
         heads: 4,
         kv_heads: 2,

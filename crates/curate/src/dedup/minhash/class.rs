@@ -88,11 +88,6 @@ impl Classes {
     pub(super) fn is_plain(self, c: char) -> bool {
         self.has(c, PLAIN)
     }
-
-    /// Category So.
-    pub(super) fn is_symbol(self, c: char) -> bool {
-        self.has(c, SYMBOL)
-    }
 }
 
 /// A digit of any script.
