@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
-use triax_curate::extract::{Algorithm, Extract, Focus, extract, extractor};
+use triax_curate::extract::{Extract, STACK, extract, extractor};
 
 type Shingles<'a> = HashMap<Vec<&'a str>, u64>;
 
@@ -70,34 +70,29 @@ fn pages() -> Option<Vec<(String, Vec<u8>)>> {
     Some(truth.as_object().unwrap().iter().map(read).collect())
 }
 
-/// Python's trafilatura 2.3.1 reaches 0.960 (balanced) and 0.967 (precision) on these pages.
+/// On these pages, 0.961 was measured on 2026-11-24, and 0.960 with Python's trafilatura 2.3.1 without comments.
 #[test]
 fn the_main_text_of_real_pages_is_found() {
     let Some(pages) = pages() else { return };
-    for (with, focus, least) in [
-        (Algorithm::Trafilatura, Focus::Balanced, 0.950),
-        (Algorithm::Trafilatura, Focus::Precision, 0.957),
-        (Algorithm::Justext, Focus::Balanced, 0.80),
-    ] {
-        // What a page gives must not depend on how busy the machine is.
-        let settings = Extract { with, focus, max_seconds: 600.0, ..Extract::default() };
-        let extractor = extractor(&settings);
-        let text = |html: &[u8]| {
-            extract(html, None, None, &settings, &*extractor).map_or(String::new(), |found| found.text)
+    let settings = Extract::default();
+    let extractor = extractor(&settings);
+    let text = |html: &[u8]| {
+        extract(html, None, None, &settings, &*extractor).map_or(String::new(), |found| found.text)
+    };
+    let work = &|pages: &[(String, Vec<u8>)]| -> Vec<(String, String)> {
+        pages.iter().map(|(truth, html)| (truth.clone(), text(html))).collect()
+    };
+    let pairs: Vec<(String, String)> = std::thread::scope(|scope| {
+        let halves = pages.split_at(pages.len() / 2);
+        // The algorithms recurse with the tree.
+        let spawn = |half| {
+            let work = move || work(half);
+            std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work).unwrap()
         };
-        let work = |pages: &[(String, Vec<u8>)]| -> Vec<(String, String)> {
-            pages.iter().map(|(truth, html)| (truth.clone(), text(html))).collect()
-        };
-        let pairs: Vec<(String, String)> = std::thread::scope(|scope| {
-            let halves = pages.split_at(pages.len() / 2);
-            let first = scope.spawn(|| work(halves.0));
-            let second = work(halves.1);
-            let mut pairs = first.join().unwrap();
-            pairs.extend(second);
-            pairs
-        });
-        let (precision, recall, f1) = score(&pairs);
-        println!("{with:?} {focus:?}: precision {precision:.4}, recall {recall:.4}, F1 {f1:.4}");
-        assert!(f1 >= least, "{with:?} {focus:?}: F1 {f1:.4} is below {least}");
-    }
+        let threads = [spawn(halves.0), spawn(halves.1)];
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let (precision, recall, f1) = score(&pairs);
+    println!("precision {precision:.4}, recall {recall:.4}, F1 {f1:.4}");
+    assert!(f1 >= 0.950, "F1 {f1:.4} is below 0.950");
 }

@@ -68,7 +68,7 @@ fn head(page: &mut String, manifest: &Manifest) {
         ("found", grouped(totals.found), split),
         ("removed", grouped(totals.removed), "documents".into()),
         ("kept", grouped(totals.kept), share),
-        ("text kept", bytes(totals.kept_bytes), format!("from {} sources", manifest.sources.len())),
+        ("text kept", bytes(totals.kept_bytes), format!("{} sources", manifest.sources.len())),
     ];
     page.push_str("<dl class=figures>");
     for (name, value, unit) in figures {

@@ -27,9 +27,9 @@ pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
         Some(CurateAction::TrainClassifier(training)) => return train_classifier(training),
         None => {}
     }
-    let (Some(recipe), Some(out)) = (&arguments.recipe, &arguments.out) else {
-        return Err(Failure::usage("a recipe and --out are needed").help("triax curate files --out curated"));
-    };
+    let needed =
+        |what: &str| Failure::usage(format!("{what} is needed")).help("triax curate files --out curated");
+    let recipe = arguments.recipe.as_ref().ok_or_else(|| needed("a recipe"))?;
     let mut recipe = Recipe::load(recipe, &arguments.overrides).map_err(|error| usage(&error))?;
     if let Some(threads) = arguments.threads {
         recipe.run.threads = threads;
@@ -38,6 +38,7 @@ pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
         print!("{}", recipe.to_toml());
         return Ok(());
     }
+    let out = arguments.out.as_ref().ok_or_else(|| needed("--out"))?;
     let place = Place::find(arguments.rank, arguments.world, |name| std::env::var(name).ok())
         .map_err(Failure::usage)?;
     let begin = Instant::now();

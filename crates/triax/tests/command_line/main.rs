@@ -1,6 +1,7 @@
 //! The program as a user runs it.
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod curate;
 mod demo;
 mod eval;
 mod gguf;
