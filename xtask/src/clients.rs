@@ -1,4 +1,4 @@
-//! Real clients against the server, after the tests of the workspace: a script in an environment of its own.
+//! `cargo xtask clients`: real clients against the server, a script in an environment of its own.
 
 use anyhow::Result;
 

@@ -16,6 +16,9 @@ pub(crate) struct Options {
     /// Explore all orders in which the threads of a collective can meet, too: a build of its own with loom.
     #[arg(long)]
     explore: bool,
+    /// Also run the tests of ranks as MPI processes; installs MPI where it can.
+    #[arg(long)]
+    mpi: bool,
     /// Passed on to `cargo test`, for example a package and a test's name: `-- -p triax-data damaged`.
     #[arg(last = true)]
     cargo: Vec<String>,
@@ -24,8 +27,6 @@ pub(crate) struct Options {
 /// Programs beside the Rust toolchain: name, Debian package, who needs it.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("cc", "build-essential", "linking, and the C sources of zstd"),
-    ("chromium", "chromium", "looking at the server's page"),
-    ("python3", "python3-venv", "real clients of the server"),
     ("git", "git", "tidy's list of files"),
 ];
 
@@ -44,7 +45,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     command.args(&options.cargo).args(["--", "--show-output"]);
     run_tests(&mut command)?;
-    if !selected && mpi_is_there()? {
+    if options.mpi && mpi_is_there()? {
         let mut command = cargo(&["test", "--release", "-p", "triax-comm", "--features", "mpi"]);
         run_tests(command.args(["--lib", "--test", "mpi"]))?;
     }
@@ -65,7 +66,7 @@ fn run_tests(command: &mut Command) -> Result<()> {
     if !status.success() {
         bail!("some tests failed: {status}");
     }
-    if selected { Ok(()) } else { crate::clients::run(&crate::python::Options { python: None }) }
+    Ok(())
 }
 
 fn install_programs() -> Result<()> {

@@ -15,7 +15,6 @@ const MARK: u8 = 8;
 /// Lower case, decomposed, and none of the above: is compared as it stands.
 const PLAIN: u8 = 16;
 const ANY_PUNCTUATION: u8 = 32;
-const SYMBOL: u8 = 64;
 
 static CLASSES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut classes = vec![0u8; char::MAX as usize + 1];
@@ -24,7 +23,6 @@ static CLASSES: LazyLock<Vec<u8>> = LazyLock::new(|| {
         (r"\p{Nd}", DIGIT),
         (r"\p{Mn}", MARK),
         (r"\p{P}", ANY_PUNCTUATION),
-        (r"\p{So}", SYMBOL),
     ];
     for (pattern, class) in tables {
         let parsed = regex_syntax::parse(pattern).expect("the classes are known to the parser");
