@@ -38,7 +38,6 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Generate(arguments) => commands::generate::run(&arguments),
         Command::Eval(arguments) => commands::eval::run(&arguments),
-        Command::Serve(arguments) => commands::serve::run(&arguments),
         Command::Import(arguments) => {
             let ImportFrom::Hf { folder, out, json } = arguments.from;
             commands::hugging_face::import(&folder, &out, json)

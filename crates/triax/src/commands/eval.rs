@@ -103,8 +103,7 @@ fn local(name: &str, arguments: &Eval) -> Result<Subject, Failure> {
     }
     let tokenizer = source.tokenizer(arguments.tokenizer.as_deref())?;
     let start = arguments.start_token.or(tokenizer.eod());
-    let cache = SEQUENCES * source.model.sequence;
-    let engine = engine(&source, &tokenizer, arguments.device, SEQUENCES, cache)?;
+    let engine = engine(&source, &tokenizer, arguments.device, SEQUENCES)?;
     let identity = format!(
         "{} {} {:?}",
         hash(Path::new(&source.described))?,

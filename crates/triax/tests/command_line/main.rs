@@ -8,7 +8,6 @@ mod gguf;
 mod layouts;
 mod misuse;
 mod road;
-mod serve;
 
 use std::path::Path;
 use std::process::{Command, Output};
