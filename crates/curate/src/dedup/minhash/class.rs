@@ -18,12 +18,7 @@ const ANY_PUNCTUATION: u8 = 32;
 
 static CLASSES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut classes = vec![0u8; char::MAX as usize + 1];
-    let tables = [
-        (r"\s", SPACE),
-        (r"\p{Nd}", DIGIT),
-        (r"\p{Mn}", MARK),
-        (r"\p{P}", ANY_PUNCTUATION),
-    ];
+    let tables = [(r"\s", SPACE), (r"\p{Nd}", DIGIT), (r"\p{Mn}", MARK), (r"\p{P}", ANY_PUNCTUATION)];
     for (pattern, class) in tables {
         let parsed = regex_syntax::parse(pattern).expect("the classes are known to the parser");
         if let HirKind::Class(Class::Unicode(ranges)) = parsed.kind() {
