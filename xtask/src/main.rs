@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod clients;
 mod command;
 mod deny;
 mod golden;
@@ -18,6 +19,8 @@ use clap::Parser;
 enum Xtask {
     /// Install what the tests need, then run all of them (documentation tests included).
     Test(test::Options),
+    /// Real clients against `triax serve` (`test --clients`): openai, llm, schemathesis, a browser.
+    Clients(python::Options),
     /// Formatting, clippy, documentation and `tidy`, every warning an error.
     Lint,
     /// The project's own rules: the arrow between crates, licences, first lines, lengths, sizes.
@@ -33,6 +36,7 @@ enum Xtask {
 fn main() -> std::process::ExitCode {
     let done = match Xtask::parse() {
         Xtask::Test(options) => test::run(&options),
+        Xtask::Clients(options) => clients::run(&options),
         Xtask::Lint => lint::run(),
         Xtask::Tidy => tidy::run(),
         Xtask::Golden(options) => golden::run(&options),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::command::{program, root, run, target};
 
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Options {
     /// Use this Python with its own packages instead of an environment under target/.
     #[arg(long)]

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{self, cargo, installed, program};
+use crate::{clients, python};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -19,6 +20,9 @@ pub(crate) struct Options {
     /// Also run the tests of ranks as MPI processes; installs MPI where it can.
     #[arg(long)]
     mpi: bool,
+    /// Also run real clients against `triax serve`, as `cargo xtask clients` does; installs them under target/.
+    #[arg(long)]
+    clients: bool,
     /// Passed on to `cargo test`, for example a package and a test's name: `-- -p triax-data damaged`.
     #[arg(last = true)]
     cargo: Vec<String>,
@@ -48,6 +52,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.mpi && mpi_is_there()? {
         let mut command = cargo(&["test", "--release", "-p", "triax-comm", "--features", "mpi"]);
         run_tests(command.args(["--lib", "--test", "mpi"]))?;
+    }
+    if options.clients {
+        clients::run(&python::Options::default())?;
     }
     if options.explore {
         let mut command = cargo(&["test", "--release", "-p", "triax-comm", "--lib", "explored"]);

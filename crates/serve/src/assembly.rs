@@ -136,16 +136,19 @@ impl Assembly {
 
     /// Tells what is held, as far as no stop string can begin in it.
     fn release(&mut self) -> Piece {
-        let stop = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
-        if let Some(place) = stop {
+        // The stop string that is complete first, however the text is cut into tokens.
+        let found = self.stops.iter().filter_map(|stop| {
+            let place = self.held.find(stop.as_str())?;
+            Some((place + stop.len(), place))
+        });
+        if let Some((_, place)) = found.min() {
             let text = self.held[..place].to_owned();
             self.held.clear();
             self.held_characters = 0;
-            let end = self.told + text.chars().count();
-            let mut piece = self.tell(text);
-            piece.entries.extend(self.entries.drain(..).filter(|entry| entry.offset < end));
-            piece.finish = Some("stop");
-            return piece;
+            self.told += text.chars().count();
+            // A token that begins in the stop string, or behind it, belongs to no text.
+            let entries = self.entries.drain(..).filter(|entry| entry.offset < self.told).collect();
+            return Piece { text, entries, finish: Some("stop") };
         }
         // The longest end that begins a stop string.
         let most = self.stops.iter().map(|stop| stop.len() - 1).max().unwrap_or(0).min(self.held.len());
@@ -207,12 +210,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_ends_before_its_first_stop_string(
+        fn a_text_ends_before_the_stop_string_that_is_complete_first(
             text in "[abcd你好\u{1f600} ]{0,30}", stops in proptest::collection::vec("[abcd你 ]{1,4}", 0..3),
         ) {
             let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
             let found = whole(pieces(&text, &stops));
-            let end = stops.iter().filter_map(|stop| text.find(stop)).min();
+            let complete = stops.iter().filter_map(|stop| text.find(stop).map(|place| (place + stop.len(), place)));
+            let end = complete.min().map(|(_, place)| place);
             prop_assert_eq!(&found.text, &text[..end.unwrap_or(text.len())]);
             prop_assert_eq!(found.finish, Some(if end.is_some() { "stop" } else { "length" }));
             let characters = found.text.chars().count();
@@ -228,6 +232,15 @@ mod tests {
             prop_assert_eq!(&found.text, &text);
             prop_assert!(found.entries.windows(2).all(|two| two[0].offset <= two[1].offset));
         }
+    }
+
+    #[test]
+    fn tokens_of_a_stop_string_are_not_told() {
+        let piece = whole(pieces("\u{1f600}你", &["你"]));
+        assert_eq!((piece.text.as_str(), piece.finish), ("\u{1f600}", Some("stop")));
+        assert!(!piece.entries.is_empty() && piece.entries.iter().all(|entry| entry.offset == 0));
+        // The longer one begins first, the shorter one is there first.
+        assert_eq!(whole(pieces("dabcd", &["abc", "b"])).text, "da");
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub use keys::{Keys, KeysError};
 pub use limits::Limits;
 pub use listen::{ServeError, serve};
 pub use openapi::document as openapi;
+pub use template::ChatTemplate;
 
 use triax_data::Tokenizer;
 use triax_infer::Engine;
@@ -43,6 +44,6 @@ pub struct Served {
     pub name: String,
     pub engine: Engine,
     pub tokenizer: Tokenizer,
-    /// A Jinja template that makes one text of a chat's messages.
-    pub chat_template: Option<String>,
+    /// Makes one text of a chat's messages.
+    pub chat_template: Option<ChatTemplate>,
 }

@@ -5,7 +5,7 @@ use crate::error::ApiError;
 use crate::fields::Fields;
 use crate::keys::Keys;
 use crate::limits::Limits;
-use crate::template::Template;
+use crate::template::{ChatTemplate, Template};
 use crate::vocabulary::Vocabulary;
 use crate::{chat, completions, openapi, stream, tokens};
 use axum::Router;
@@ -27,7 +27,7 @@ pub(crate) struct App {
     pub(crate) vocabulary: Arc<Vocabulary>,
     pub(crate) name: String,
     pub(crate) template: Option<Template>,
-    pub(crate) chat_template: Option<String>,
+    pub(crate) chat_template: Option<ChatTemplate>,
     pub(crate) keys: Option<Keys>,
     pub(crate) limits: Limits,
     /// When the server started, in seconds since 1970.
@@ -90,7 +90,8 @@ async fn around(State(app): Shared, request: Request, next: Next) -> Response {
 
 fn admitted(app: &App, request: &Request) -> bool {
     let header = request.headers().get(header::AUTHORIZATION);
-    let key = header.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+    let key = header.and_then(|value| value.to_str().ok()).and_then(|value| value.split_once(' '));
+    let key = key.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key);
     match (&app.keys, key) {
         (Some(keys), Some(key)) => keys.admit(key.trim()),
         (Some(_), None) => false,

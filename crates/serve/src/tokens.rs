@@ -36,11 +36,12 @@ pub(crate) async fn detokenize(app: Arc<App>, mut fields: Fields) -> Result<Resp
 
 pub(crate) fn info(app: &App) -> Result<Response, ApiError> {
     let end = app.vocabulary.end_name();
+    let chat = app.chat_template.as_ref();
     stream::json(&json!({
         "eos_token": end,
-        "bos_token": end,
+        "bos_token": chat.and_then(|chat| chat.start.as_ref()).or(end.as_ref()),
         "pad_token": end,
-        "chat_template": app.chat_template,
+        "chat_template": chat.map(|chat| &chat.source),
         "vocab_size": app.vocabulary.len(),
         "max_model_len": app.core.shape.context,
     }))

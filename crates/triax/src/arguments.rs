@@ -5,6 +5,7 @@ mod eval;
 pub(crate) use eval::{Eval, EvalOther, EvalPrompts, EvalTasks};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use triax_curate::classifier::TrainConfig;
 use triax_spec::run::{DeviceKind, Kernel, NumericsMode, Precision};
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Judge a network by tasks
     Eval(Box<Eval>),
+    /// Answer requests over HTTP, with a page to try the network
+    Serve(Serve),
     /// Make a checkpoint from another program's model
     Import(Import),
     /// Write a checkpoint for another program
@@ -331,6 +334,57 @@ pub(crate) struct Generate {
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// A run folder (its newest checkpoint), a checkpoint, a Hugging Face folder, or a GGUF file
+    #[arg(long)]
+    pub(crate) model: PathBuf,
+    /// The address to listen on; other than this machine's own needs --keys-file
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+    /// 0 takes a free one
+    #[arg(long, default_value_t = 8000)]
+    pub(crate) port: u16,
+    /// Written once requests are answered: a JSON object with url, port and model
+    #[arg(long)]
+    pub(crate) ready_file: Option<PathBuf>,
+    /// API keys that are let in, one on each line; without it everyone is
+    #[arg(long)]
+    pub(crate) keys_file: Option<PathBuf>,
+    /// What requests call the model; by default its folder's or file's name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// tokenizer.json; by default the one beside the model
+    #[arg(long)]
+    pub(crate) tokenizer: Option<PathBuf>,
+    /// A Jinja file that makes one text of a chat's messages; by default the one that comes with the model
+    #[arg(long)]
+    pub(crate) chat_template: Option<PathBuf>,
+    /// Quantise the weights while loading
+    #[arg(long, value_enum)]
+    pub(crate) quantise: Option<Quantise>,
+    /// Texts under way at a time
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) texts: u16,
+    /// Tokens whose keys and values are kept, of all texts; by default 1024 for each text, and at least one context
+    #[arg(long)]
+    pub(crate) cache_tokens: Option<usize>,
+    /// Texts that may wait; beyond it requests are refused with 429
+    #[arg(long, default_value_t = 256)]
+    pub(crate) queue: usize,
+    /// Largest body of a request, in MiB
+    #[arg(long, default_value_t = 16)]
+    pub(crate) body_limit: usize,
+    /// Longest time of a request
+    #[arg(long, default_value_t = 600)]
+    pub(crate) request_seconds: u64,
+    /// How long requests under way may go on after SIGTERM
+    #[arg(long, default_value_t = 30)]
+    pub(crate) drain_seconds: u64,
+    #[command(flatten)]
+    pub(crate) device: DeviceArguments,
 }
 
 #[derive(Debug, Args)]

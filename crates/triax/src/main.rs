@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod chat_template;
 mod commands;
 mod console;
 mod demo;
@@ -38,6 +39,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Generate(arguments) => commands::generate::run(&arguments),
         Command::Eval(arguments) => commands::eval::run(&arguments),
+        Command::Serve(arguments) => commands::serve::run(&arguments),
         Command::Import(arguments) => {
             let ImportFrom::Hf { folder, out, json } = arguments.from;
             commands::hugging_face::import(&folder, &out, json)

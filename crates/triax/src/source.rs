@@ -11,10 +11,11 @@
 use crate::arguments::Quantise;
 use crate::failure::{Context, Failure, with_causes};
 use crate::files::TOKENIZER;
-use crate::vocabulary;
+use crate::{chat_template, vocabulary};
 use std::path::{Path, PathBuf};
 use triax_data::{Identity, Tokenizer, Vocabulary};
 use triax_model::{Requantised, TensorSource, gguf, hf};
+use triax_serve::ChatTemplate;
 use triax_spec::Model;
 use triax_spec::run::DeviceKind;
 use triax_tensor::{Coding, DType};
@@ -28,6 +29,8 @@ pub(crate) struct Source {
     pub(crate) tokenizer: Option<PathBuf>,
     /// The one inside it, if there is one; or why it cannot be used.
     pub(crate) vocabulary: Option<Result<Vocabulary, String>>,
+    /// The template inside it, if there is one.
+    pub(crate) chat_template: Option<ChatTemplate>,
     /// The tokenizer it was trained with, if it says so.
     pub(crate) identity: Option<Identity>,
     /// For messages.
@@ -52,6 +55,7 @@ impl Source {
             model: imported.model.clone(),
             tokenizer: None,
             vocabulary: vocabulary::of_metadata(&imported.metadata).transpose(),
+            chat_template: chat_template::of_metadata(&imported.metadata),
             tensors: Box::new(imported),
             identity: None,
             described: path.display().to_string(),
@@ -94,6 +98,7 @@ impl Source {
             tokenizer: imported.tokenizer.clone(),
             tensors: Box::new(imported),
             vocabulary: None,
+            chat_template: chat_template::of_folder(folder)?,
             identity: None,
             described: folder.display().to_string(),
         })
@@ -114,6 +119,7 @@ impl Source {
         Ok(Self {
             model: opened.manifest().model.clone(),
             vocabulary: None,
+            chat_template: chat_template::of_folder(path)?,
             identity: opened.manifest().state.tokenizer.clone(),
             tokenizer,
             described: folder.display().to_string(),

@@ -23,6 +23,11 @@ const CURATE_REQUIREMENTS: &str = "bench/peers/curate-requirements.txt";
 const CURATE: &str = "bench/peers/curate.py";
 const LLAMA_REQUIREMENTS: &str = "bench/peers/llama-requirements.txt";
 const LLAMA: &str = "bench/peers/decode_llama_cpp.py";
+const SERVE_REQUIREMENTS: &str = "bench/peers/serve-requirements.txt";
+const SERVE: &str = "bench/peers/serve_load.py";
+const LLAMA_SERVER: &str = "bench/peers/llama_server.py";
+/// Has the sources of llama.cpp's server.
+const LLAMA_PACKAGE: &str = "llama-cpp-python==0.3.36";
 const VERDICTS_REQUIREMENTS: &str = "golden/curation/requirements.txt";
 const VERDICTS: &str = "golden/curation/verdicts.py";
 
@@ -59,6 +64,8 @@ pub(super) fn run(workload: &Workload, options: &Options) -> Result<Measured> {
         }
         Sides::Build => build(workload),
         Sides::Decode { batch } => decode(workload, batch, options),
+        Sides::Serve => serve(workload, options),
+        Sides::Echo => echo(workload, options),
         Sides::Demo => demo(workload, options),
         Sides::Corpus(step) => corpus(workload, step, options),
     }
@@ -158,6 +165,39 @@ fn decode(workload: &Workload, batch: &str, options: &Options) -> Result<Measure
     let mut peer = program(&python, &[LLAMA, "--model", model.trim()]);
     peer.args(sizes);
     against(workload, ours, peer, options)
+}
+
+/// Both servers under the same clients, each alone on the machine in its turn.
+fn serve(workload: &Workload, options: &Options) -> Result<Measured> {
+    let python = python::interpreter(&options.python, "serve-venv", SERVE_REQUIREMENTS)?;
+    let folder = prepare::folder()?.join("llama-server");
+    let mut build = program(&python, &[LLAMA_SERVER, "--package", LLAMA_PACKAGE, "--out"]);
+    let llama = output(build.arg(&folder))?;
+    let tokens = if options.smoke { "4" } else { "64" };
+    let side = |name: &str, server: &str| {
+        let mut command = program(&python, &[SERVE, "--side", name, "--server", server]);
+        command.args(["--model", "smollm2", "--tokens", tokens, "--threads", "2"]);
+        command
+    };
+    let ours = side("triax", &triax()?.get_program().to_string_lossy());
+    let mut peer = side("llama", llama.trim());
+    peer.args(["--sources", LLAMA_PACKAGE]);
+    against(workload, ours, peer, options)
+}
+
+/// Once: the peak of a process is not a matter of luck.
+fn echo(workload: &Workload, options: &Options) -> Result<Measured> {
+    let python = python::interpreter(&options.python, "serve-venv", SERVE_REQUIREMENTS)?;
+    let binary = triax()?.get_program().to_string_lossy().into_owned();
+    let mut command = program(&python, &[SERVE, "--echo", "--side", "triax", "--server", &binary]);
+    command.args(["--model", "smollm2", "--threads", "2"]);
+    let found = one(&mut command)?;
+    let figures = workload
+        .figures
+        .iter()
+        .map(|figure| Ok(alone(figure, number(&found, figure.field)?)))
+        .collect::<Result<_>>()?;
+    Ok(Measured { figures, command: typed(&command), versions: json!({}), raw: found })
 }
 
 /// One command of each side, in turn.
@@ -403,9 +443,10 @@ fn alone(figure: &Figure, value: f64) -> Found {
 /// Who a turn of an opponent was, with its version.
 fn name(turn: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let version = ["torch", "tokenizers", "fastwarc", "trafilatura", "llama-cpp-python", "datatrove"]
-        .map(|name| word(&turn["versions"][name]))
-        .concat();
+    let version =
+        ["torch", "tokenizers", "fastwarc", "trafilatura", "llama-cpp-python", "llama-server", "datatrove"]
+            .map(|name| word(&turn["versions"][name]))
+            .concat();
     format!("{} {version} {}", word(&turn["peer"]), word(&turn["variant"]))
 }
 

@@ -12,6 +12,7 @@ pub(crate) enum Topic {
     Demo,
     Curate,
     Decode,
+    Serve,
     All,
 }
 
@@ -26,11 +27,12 @@ impl Topic {
             Self::Demo => "demo",
             Self::Curate => "curate",
             Self::Decode => "decode",
+            Self::Serve => "serve",
             Self::All => "all",
         }
     }
 
-    pub(super) const FILES: [Self; 8] = [
+    pub(super) const FILES: [Self; 9] = [
         Self::Train,
         Self::Memory,
         Self::Gemm,
@@ -39,6 +41,7 @@ impl Topic {
         Self::Demo,
         Self::Curate,
         Self::Decode,
+        Self::Serve,
     ];
 }
 
@@ -95,6 +98,10 @@ pub(super) enum Sides {
     Build,
     /// `triax bench decode` of SmolLM2-135M (Q4_1) against llama.cpp, two threads each.
     Decode { batch: &'static str },
+    /// `triax serve` of SmolLM2-135M (Q4_1) under 1, 8 and 32 clients against llama.cpp's server, two threads each.
+    Serve,
+    /// What echo with log-probabilities of a full context takes more memory than the context without them.
+    Echo,
     /// `triax demo` against xz on the held-out text, and against PyTorch on the model it trained.
     Demo,
     /// Steps over many documents, against a program of bench/peers, on one made-up corpus.
@@ -254,6 +261,29 @@ pub(super) fn workloads() -> Vec<Workload> {
             figures: vec![decoding("smollm2-135m-batch-8.decode", "decode_tokens_per_s", 1.5, 3.0)],
         },
         Workload {
+            name: "serve-smollm2-135m",
+            sides: Sides::Serve,
+            // One client alone is the batch of one of `decode`.
+            figures: vec![
+                serving("serve-smollm2-135m.clients-1", "clients_1", 1.0, 1.2),
+                serving("serve-smollm2-135m.clients-8", "clients_8", 1.2, 2.0),
+                serving("serve-smollm2-135m.clients-32", "clients_32", 1.2, 2.0),
+            ],
+        },
+        Workload {
+            name: "serve-echo",
+            sides: Sides::Echo,
+            figures: vec![figure(
+                "serve-echo.extra_mb",
+                Topic::Serve,
+                "MiB",
+                "echo_extra_mb",
+                Better::Lower,
+                64.0,
+                32.0,
+            )],
+        },
+        Workload {
             name: "demo",
             sides: Sides::Demo,
             figures: vec![
@@ -330,6 +360,10 @@ fn figure(
 
 fn decoding(name: &str, field: &'static str, at_least: f64, aim: f64) -> Figure {
     figure(name, Topic::Decode, "tokens/s", field, Better::Higher, at_least, aim)
+}
+
+fn serving(name: &str, field: &'static str, at_least: f64, aim: f64) -> Figure {
+    figure(name, Topic::Serve, "tokens/s", field, Better::Higher, at_least, aim)
 }
 
 fn training(workload: &str) -> Vec<Figure> {

@@ -3,7 +3,7 @@
 //! A state is the set of places the automaton may be in, each with the places to return to. Equal returns are one
 //! number ([`Frames`]), so equal states compare equal however they were reached.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What happens at a place.
 #[derive(Clone, Debug)]
@@ -102,6 +102,11 @@ impl Grammar {
         grammar
     }
 
+    #[cfg(test)]
+    pub(crate) fn places(&self) -> usize {
+        self.code.len()
+    }
+
     fn push(&mut self, code: Code) -> u32 {
         self.code.push(code);
         self.code.len() as u32 - 1
@@ -162,13 +167,16 @@ impl Grammar {
 
     /// Adds the places with bytes, and the text's end, that are reached from `place` without a byte.
     fn enter(&self, place: u32, frame: u32, frames: &mut Frames, state: &mut State) {
+        // Most bytes lead to one place, before another byte.
+        if matches!(self.code[place as usize], Code::Bytes(..)) {
+            return state.places.push((place, frame));
+        }
         let mut open = vec![(place, frame)];
-        let mut seen: Vec<(u32, u32)> = Vec::new();
+        let mut seen = Seen::default();
         while let Some((place, frame)) = open.pop() {
-            if seen.contains(&(place, frame)) {
+            if !seen.insert((place, frame)) {
                 continue;
             }
-            seen.push((place, frame));
             match &self.code[place as usize] {
                 Code::Bytes(..) => state.places.push((place, frame)),
                 Code::Split(places) => open.extend(places.iter().map(|&place| (place, frame))),
@@ -195,6 +203,32 @@ impl Grammar {
     /// Nothing can follow.
     pub(crate) fn must_end(&self, state: &State) -> bool {
         state.places.iter().all(|&(place, _)| matches!(self.code[place as usize], Code::Return))
+    }
+}
+
+/// A set that is small as a rule, and may be large: a choice of a thousand texts has as many places.
+#[derive(Default)]
+struct Seen {
+    few: Vec<(u32, u32)>,
+    many: HashSet<(u32, u32)>,
+}
+
+impl Seen {
+    const FEW: usize = 16;
+
+    /// False: it was there.
+    fn insert(&mut self, place: (u32, u32)) -> bool {
+        if self.few.len() < Self::FEW {
+            let new = !self.few.contains(&place);
+            if new {
+                self.few.push(place);
+            }
+            return new;
+        }
+        if self.many.is_empty() {
+            self.many.extend(&self.few);
+        }
+        self.many.insert(place)
     }
 }
 

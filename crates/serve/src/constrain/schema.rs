@@ -10,6 +10,10 @@ use std::collections::HashMap;
 /// Repetitions are laid out one by one up to here.
 const MOST: usize = 2000;
 
+/// Digits of a number before its point, and behind it: what fits 64 bits, and more than a double can hold. Without
+/// an end to them a text could be one number only, and one that no reader takes.
+const DIGITS: usize = 18;
+
 /// Most places of a grammar.
 const LARGEST: usize = 500_000;
 
@@ -148,6 +152,8 @@ impl<'a> Compiler<'a> {
             "array" => {
                 let items = object.get("items").unwrap_or(&Json::Bool(true));
                 let items = self.form(items, &format!("{place}/items"))?;
+                // A rule of its own: lists in lists would double at every level.
+                let items = self.rule(items);
                 let (least, most) = (size("minItems")?.unwrap_or(0), size("maxItems")?);
                 in_order(least, most, place)?;
                 Ok(array_of(items, least, most))
@@ -190,7 +196,10 @@ impl<'a> Compiler<'a> {
             return match object.get("additionalProperties") {
                 Some(Json::Bool(false)) => Ok(text("{}")),
                 None => Ok(object_of(Form::Rule(VALUE))),
-                Some(schema) => Ok(object_of(self.form(schema, &format!("{place}/additionalProperties"))?)),
+                Some(schema) => {
+                    let value = self.form(schema, &format!("{place}/additionalProperties"))?;
+                    Ok(object_of(self.rule(value)))
+                }
             };
         }
         // From the last property to the first: what follows when none came before, and when some did. Each is a
@@ -310,20 +319,29 @@ fn bytes(first: u8, last: u8) -> Form {
     Form::Bytes(ByteSet::range(first, last))
 }
 
+/// At least `least` and at most [`DIGITS`] digits.
 fn digits(least: usize) -> Form {
-    Form::Repeat(Box::new(bytes(b'0', b'9')), least, None)
+    Form::Repeat(Box::new(bytes(b'0', b'9')), least, Some(DIGITS))
 }
 
+/// Digits of a whole number, the first of which is no zero.
+fn above_zero() -> Form {
+    Form::All(vec![bytes(b'1', b'9'), Form::Repeat(Box::new(bytes(b'0', b'9')), 0, Some(DIGITS - 1))])
+}
+
+/// A whole number that fits 64 bits.
 fn integer() -> Form {
-    let some = Form::All(vec![bytes(b'1', b'9'), digits(0)]);
-    Form::All(vec![text("-").optional(), Form::Any(vec![text("0"), some])])
+    Form::Any(vec![text("0"), Form::All(vec![text("-").optional(), above_zero()])])
 }
 
+/// A number within the range of a double: below 1e117.
 fn number() -> Form {
+    let whole = Form::All(vec![text("-").optional(), Form::Any(vec![text("0"), above_zero()])]);
     let fraction = Form::All(vec![text("."), digits(1)]).optional();
     let sign = Form::Bytes(ByteSet::of(b"+-")).optional();
-    let exponent = Form::All(vec![Form::Bytes(ByteSet::of(b"eE")), sign, digits(1)]).optional();
-    Form::All(vec![integer(), fraction, exponent])
+    let power = Form::Repeat(Box::new(bytes(b'0', b'9')), 1, Some(2));
+    let exponent = Form::All(vec![Form::Bytes(ByteSet::of(b"eE")), sign, power]).optional();
+    Form::All(vec![whole, fraction, exponent])
 }
 
 /// A string of `least` to `most` characters.
@@ -398,11 +416,18 @@ mod tests {
     #[test]
     fn what_a_schema_says_is_held_to() {
         let number = value!({"type": "number"});
-        for good in ["0", "-12", "3.25", "1e5", "-0.5E-3"] {
+        for good in ["0", "-12", "3.25", "1e5", "-0.5E-3", "123456789012345678e99"] {
             assert!(accepts(&number, good), "{good}");
         }
-        for bad in ["01", "+1", ".5", "1.", "1e", "", "--1"] {
+        for bad in ["01", "+1", ".5", "1.", "1e", "", "--1", "1e999", "1234567890123456789"] {
             assert!(!accepts(&number, bad), "{bad}");
+        }
+        let integer = value!({"type": "integer"});
+        for good in ["0", "-1", "10", "999999999999999999"] {
+            assert!(accepts(&integer, good), "{good}");
+        }
+        for bad in ["-0", "00", "1.0", "1e2", "1000000000000000000"] {
+            assert!(!accepts(&integer, bad), "{bad}");
         }
         let object = value!({
             "type": "object",
@@ -439,9 +464,18 @@ mod tests {
             value!({"$ref": "#"}),
             value!({"enum": []}),
             value!({"type": "object", "required": ["x"]}),
-            value!({"type": "array", "maxItems": 2000, "items": {"type": "string", "maxLength": 2000}}),
+            value!({"anyOf": vec![value!({"type": "string", "maxLength": 2000}); 200]}),
         ] {
             assert!(compile(&json(&schema)).is_err(), "{schema}");
         }
+    }
+
+    #[test]
+    fn lists_and_objects_in_each_other_do_not_double_the_grammar() {
+        let schema = (0..30).fold(value!({"type": "null"}), |inner, _| {
+            value!({"type": "array", "maxItems": 3, "items": {"type": "object", "additionalProperties": inner}})
+        });
+        assert!(compile(&json(&schema)).unwrap().places() < 10_000);
+        assert!(accepts(&schema, "[{}, {}]"));
     }
 }

@@ -6,14 +6,19 @@ use serde_json::{Value, json};
 #[test]
 fn the_same_request_gives_the_same_text_whole_streamed_together_and_from_the_cache() {
     let server = Setup::default().start();
+    let body = |seed| json!({"prompt": "the cat sat on", "max_tokens": 40, "seed": seed, "logprobs": 3});
+    // A text that does not end by itself.
+    let seed = (0..50)
+        .find(|&seed| server.complete(&body(seed))["choices"][0]["finish_reason"] == "length")
+        .expect("one text of fifty goes on for 40 tokens");
     let request = |extra: Value| {
-        let mut body = json!({"prompt": "the cat sat on", "max_tokens": 40, "seed": 7, "logprobs": 3});
+        let mut body = body(seed);
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         body
     };
     let whole = server.complete(&request(json!({})));
     assert_eq!(whole["choices"], server.complete(&request(json!({})))["choices"]);
-    let together = server.complete(&request(json!({"prompt": ["a dog", "the cat sat on"], "seed": 7})));
+    let together = server.complete(&request(json!({"prompt": ["a dog", "the cat sat on"]})));
     assert_eq!(together["choices"][1]["text"], whole["choices"][0]["text"]);
     assert_eq!(together["choices"][1]["logprobs"], whole["choices"][0]["logprobs"]);
 
@@ -143,16 +148,21 @@ fn a_chat_is_answered_whole_and_streamed() {
 #[test]
 fn texts_keep_to_a_schema_or_a_choice() {
     let server = Setup::default().start();
-    let schema = json!({
+    // As text: the order in which properties are declared counts.
+    let format = r#"{"type": "json_schema", "json_schema": {"name": "animal", "schema": {
         "type": "object",
         "properties": {"zoo": {"type": "string", "maxLength": 5}, "age": {"type": "integer"}, "cat": {"type": "boolean"}},
-        "required": ["zoo", "cat"], "additionalProperties": false,
-    });
+        "required": ["zoo", "cat"], "additionalProperties": false
+    }}}"#;
+    let mut ended = 0;
     for seed in 0..10 {
-        let format = json!({"type": "json_schema", "json_schema": {"name": "animal", "schema": schema}});
-        let body = json!({"prompt": "x", "max_tokens": 200, "seed": seed, "response_format": format});
-        let choice = server.complete(&body)["choices"][0].clone();
+        let body =
+            format!(r#"{{"prompt": "x", "max_tokens": 200, "seed": {seed}, "response_format": {format}}}"#);
+        let answer = server.post_bytes("/v1/completions", body.as_bytes());
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let choice = answer.json()["choices"][0].clone();
         if choice["finish_reason"] == "stop" {
+            ended += 1;
             let text = choice["text"].as_str().unwrap();
             let value: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
             assert!(value["zoo"].as_str().unwrap().chars().count() <= 5 && value["cat"].is_boolean());
@@ -164,6 +174,7 @@ fn texts_keep_to_a_schema_or_a_choice() {
         let text = server.complete(&body)["choices"][0]["text"].clone();
         assert!(text == "the cat" || text == "the dog", "{text}");
     }
+    assert!(ended > 0, "no text came to its end");
     let body = json!({"prompt": "x", "structured_outputs": {"json": {"type": "integer", "minimum": 2}}});
     let answer = server.post("/v1/completions", &body);
     assert!(answer.status == 400 && answer.error().contains("`minimum`"), "{answer:?}");

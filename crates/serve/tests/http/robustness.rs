@@ -118,6 +118,7 @@ fn keys_are_asked_for_where_it_matters() {
         assert_eq!(server.get(path).status, 401);
     }
     assert_eq!(with("/v1/models", "Bearer right-key-2").status, 200);
+    assert_eq!(with("/v1/models", "bearer right-key-1").status, 200);
     assert_eq!(with("/nowhere", "Bearer right-key-2").status, 404);
     for open in ["/", "/health", "/openapi.json"] {
         assert_eq!(server.get(open).status, 200, "{open}");

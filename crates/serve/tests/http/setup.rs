@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use triax_data::{Tokenizer, TokenizerKind};
 use triax_infer::{Engine, Network, Part, Shape};
-use triax_serve::{Keys, Limits, Served, serve};
+use triax_serve::{ChatTemplate, Keys, Limits, Served, serve};
 
 pub(crate) const CONTEXT: usize = 256;
 const BLOCK: usize = 4;
@@ -100,8 +100,8 @@ impl Setup {
         let engine = Engine::new(Box::new(network), tokenizer.eod());
         let template =
             "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:";
-        let served =
-            Served { name: "hash".into(), engine, tokenizer, chat_template: Some(template.to_owned()) };
+        let chat_template = Some(ChatTemplate { source: template.to_owned(), start: None });
+        let served = Served { name: "hash".into(), engine, tokenizer, chat_template };
         let keys = self.keys.map(|text| {
             let file = std::env::temp_dir().join(format!("triax-keys-{}", std::process::id()));
             std::fs::write(&file, text).unwrap();

@@ -103,7 +103,8 @@ fn local(name: &str, arguments: &Eval) -> Result<Subject, Failure> {
     }
     let tokenizer = source.tokenizer(arguments.tokenizer.as_deref())?;
     let start = arguments.start_token.or(tokenizer.eod());
-    let engine = engine(&source, &tokenizer, arguments.device, SEQUENCES)?;
+    let cache = SEQUENCES * source.model.sequence;
+    let engine = engine(&source, &tokenizer, arguments.device, SEQUENCES, cache)?;
     let identity = format!(
         "{} {} {:?}",
         hash(Path::new(&source.described))?,

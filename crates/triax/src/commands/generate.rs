@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
     sampling.validate().map_err(|error| Failure::usage(error.to_string()))?;
     let source = Source::open(&arguments.model)?.quantised(arguments.quantise);
     let tokenizer = source.tokenizer(arguments.tokenizer.as_deref())?;
-    let mut engine = engine(&source, &tokenizer, arguments.device, 1)?;
+    let mut engine = engine(&source, &tokenizer, arguments.device, 1, source.model.sequence)?;
 
     let begin = Instant::now();
     let mut shown = Shown::new(&tokenizer, arguments);
@@ -65,12 +65,14 @@ pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
     })
 }
 
-/// The whole context for each of `sequences` texts.
+/// An engine for `sequences` texts of up to the model's context, with memory for `cache` tokens of all of them (at
+/// least one context); bf16 on the CPU device, as trained, f32 on the reference device.
 pub(crate) fn engine(
     source: &Source,
     tokenizer: &Tokenizer,
     device: DeviceArguments,
     sequences: usize,
+    cache: usize,
 ) -> Result<Engine, Failure> {
     /// Tokens of a pass, from which on products are no faster for more.
     const ROWS: usize = 256;
@@ -79,7 +81,7 @@ pub(crate) fn engine(
         memory: source.cache(device.device),
         sequences,
         context: source.model.sequence,
-        cache: sequences * source.model.sequence,
+        cache,
         rows: ROWS,
     };
     let network = load(&source.model, &loading, machine::device(device)?, &*source.tensors)

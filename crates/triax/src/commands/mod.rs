@@ -12,6 +12,7 @@ pub(crate) mod generate;
 pub(crate) mod gguf;
 pub(crate) mod hugging_face;
 pub(crate) mod plan;
+pub(crate) mod serve;
 pub(crate) mod tokenize;
 pub(crate) mod train;
 pub(crate) mod verify;

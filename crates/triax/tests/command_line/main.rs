@@ -8,6 +8,7 @@ mod gguf;
 mod layouts;
 mod misuse;
 mod road;
+mod serve;
 
 use std::path::Path;
 use std::process::{Command, Output};

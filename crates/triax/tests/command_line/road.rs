@@ -42,6 +42,13 @@ pub(super) fn tokens(folder: &Path) -> serde_json::Value {
     lines(&succeed(folder, &arguments)).remove(0)
 }
 
+/// `runs/run`, hardly trained.
+pub(super) fn trained(folder: &Path) {
+    tokens(folder);
+    fs::write(folder.join("run.toml"), RUN_FILE).unwrap();
+    succeed(folder, &["train", "run.toml", "--set", "train.stop=\"30 steps\""]);
+}
+
 #[test]
 fn the_whole_road_with_an_interrupt_on_the_way() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,9 +120,7 @@ fn interrupted_run(folder: &Path) -> u64 {
 fn generation_streams_the_prompt_and_its_continuation_and_repeats_by_seed() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    tokens(folder);
-    fs::write(folder.join("run.toml"), RUN_FILE).unwrap();
-    succeed(folder, &["train", "run.toml", "--set", "train.stop=\"30 steps\""]);
+    trained(folder);
     let sample = |seed: &str| {
         let arguments = ["generate", "runs/run", "--prompt", "let ", "--seed", seed, "--max-tokens", "20"];
         String::from_utf8(succeed(folder, &arguments).stdout).unwrap()

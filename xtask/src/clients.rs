@@ -1,0 +1,28 @@
+//! `cargo xtask clients`: real clients against the server, a script in an environment of its own.
+
+use anyhow::Result;
+
+use crate::command::{self, cargo, program, root, target};
+use crate::python;
+
+const NAME: &str = "clients-python";
+const FOLDER: &str = "crates/serve/clients";
+
+/// Runs the script, or says why it cannot be run on this machine.
+pub(crate) fn run(options: &python::Options) -> Result<()> {
+    let python = match python::interpreter(options, NAME, &format!("{FOLDER}/requirements.txt")) {
+        Ok(python) => python,
+        Err(error) => {
+            println!("skipped: real clients against the server: {error:#}");
+            return Ok(());
+        }
+    };
+    command::run(&mut cargo(&["build", "--release", "-p", "triax"]))?;
+    let script = root().join(FOLDER).join("check.py");
+    let triax = target().join("release/triax");
+    let out = target().join("clients");
+    command::run(&mut program(
+        &python,
+        &[&script.to_string_lossy(), "--triax", &triax.to_string_lossy(), "--out", &out.to_string_lossy()],
+    ))
+}
