@@ -1,14 +1,15 @@
 //! A page's main text: a pure function of its bytes, its address and the settings.
 //!
 //! ```text
-//! bytes ──decode──▶ HTML ──bounds──▶ main text ──repair──▶ text, title
-//!                      └──▶ reason: too many bytes or nodes, too deep, too slow, no text
+//! bytes ──decode──▶ HTML ──bounds, strip──▶ main text ──repair──▶ text, title
+//!                            └──▶ reason: too many bytes or nodes, too deep, too slow, no text
 //! ```
 
 mod bounds;
 mod encoding;
 mod main_text;
 mod mojibake;
+mod strip;
 mod worker;
 
 pub use encoding::{Decoded, decode};
@@ -144,7 +145,7 @@ pub fn extract(
     }
     let decoded = decode(html, charset, url);
     bounds::check(&decoded.text, settings)?;
-    let MainText { mut text, mut title } = extractor.main_text(&decoded.text, url)?;
+    let MainText { mut text, mut title } = extractor.main_text(&strip::strip(&decoded.text), url)?;
     if settings.repair_mojibake {
         for part in [&mut text, &mut title] {
             if let Some(repaired) = repair(part) {

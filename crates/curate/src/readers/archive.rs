@@ -170,33 +170,48 @@ impl Archive<'_> {
 
 /// The rest of a record's block. Shorter than its header promises, it was cut.
 fn body(record: &mut WarcRecord) -> io::Result<Vec<u8>> {
-    let length = record.content_length();
-    let mut block = Vec::with_capacity(length.min(1 << 20) as usize);
+    let length = record.content_length() as usize;
+    let mut block = Vec::with_capacity(length);
     if let Some(reader) = record.reader_mut() {
-        reader.take(length).read_to_end(&mut block)?;
+        // Straight out of the decompressor's buffer: `read_to_end` would fill the block with zeros first.
+        while block.len() < length {
+            let chunk = reader.fill_buf()?;
+            let taken = chunk.len().min(length - block.len());
+            if taken == 0 {
+                break;
+            }
+            block.extend_from_slice(&chunk[..taken]);
+            reader.consume(taken);
+        }
     }
-    if (block.len() as u64) < length {
-        let message = format!("the record promises {length} bytes but has {}", block.len());
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
-    }
+    whole(block.len() as u64, length as u64)?;
     Ok(block)
 }
 
 fn skip(record: &mut WarcRecord) -> io::Result<()> {
     let length = record.content_length();
-    let skipped = match record.reader_mut() {
-        Some(reader) => io::copy(&mut reader.take(length), &mut io::sink())?,
-        None => 0,
-    };
-    if skipped < length {
-        let message = format!("the record promises {length} bytes but has {skipped}");
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    let mut left = length;
+    while left > 0 {
+        let step = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 24);
+        let skipped = record.consume_n(step)? as u64;
+        left -= skipped.min(left);
+        if skipped == 0 {
+            break;
+        }
     }
-    Ok(())
+    whole(length - left, length)
+}
+
+fn whole(found: u64, promised: u64) -> io::Result<()> {
+    if found == promised {
+        return Ok(());
+    }
+    let message = format!("the record promises {promised} bytes but has {found}");
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
 }
 
 /// The document of an HTTP response: status line, headers, an empty line, the body.
-fn response(mut document: Document, block: Vec<u8>, limits: &Limits) -> Record {
+fn response(mut document: Document, mut block: Vec<u8>, limits: &Limits) -> Record {
     let bad = |document, reason| Record::Bad { document, reason };
     let Some(head) = Head::parse(&block) else {
         return bad(document, Reason::new("bad_http"));
@@ -205,10 +220,10 @@ fn response(mut document: Document, block: Vec<u8>, limits: &Limits) -> Record {
         return bad(document, Reason::measured("http_status", head.status));
     }
     let content_type = head.value("content-type").unwrap_or_default();
-    let body = &block[head.length..];
     let encodings = [head.value("transfer-encoding"), head.value("content-encoding")];
     let encodings = encodings.into_iter().flatten().collect::<Vec<_>>().join(",");
-    match unpack(body, &encodings, limits.record_bytes) {
+    block.drain(..head.length);
+    match unpack(block, &encodings, limits.record_bytes) {
         Ok(body) => by_type(document, &content_type, body),
         Err(reason) => {
             document.metadata.insert("content_encoding".into(), encodings.into());
@@ -285,8 +300,10 @@ impl Head {
 
 /// Undoes transfer and content encodings, the last first. Bodies that are not in the encoding they name are taken as
 /// they are, as archives often keep them decoded.
-fn unpack(body: &[u8], encodings: &str, limit: usize) -> Result<Vec<u8>, Reason> {
-    let mut bytes = body.to_vec();
+fn unpack(mut bytes: Vec<u8>, encodings: &str, limit: usize) -> Result<Vec<u8>, Reason> {
+    if encodings.is_empty() {
+        return Ok(bytes);
+    }
     let names: Vec<String> = encodings.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
     // Chunks are the outermost layer wherever they are named.
     let (chunked, packed): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| *name == "chunked");
