@@ -10,13 +10,15 @@ use crate::buckets::Bucket;
 use crate::checkpoint::{Checkpoint, Moment, TensorShape};
 use crate::exact_sum::ExactSum;
 use crate::plan::updated;
+use crate::timeline::Timeline;
 use crate::{Plan, TrainError};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use triax_comm::{Axis, Collective, CommError, Group, Handle, Mesh};
 use triax_data::DataError;
 use triax_model::{MicroBatch, Network, Rank, Split, Stage, TensorSource, declare};
-use triax_plan::{Layout, Schedule};
+use triax_plan::{Action, Layout, Schedule, Span};
 use triax_spec::run::Optimizer;
 use triax_tensor::{AdamW, Device, DeviceExt, View, join_order};
 
@@ -48,6 +50,8 @@ pub struct Engine {
     host: Vec<f64>,
     /// Reductions of the gradients under way, by bucket.
     pub(crate) reducing: Vec<Option<Handle>>,
+    /// When it is asked for.
+    pub(crate) timeline: Option<Timeline>,
 }
 
 /// The groups that this rank is in.
@@ -112,6 +116,7 @@ impl Engine {
             moments: plan.moments,
             levels: plan.levels,
             squares: plan.squares,
+            timeline: None,
         })
     }
 
@@ -125,6 +130,22 @@ impl Engine {
 
     pub const fn mesh(&self) -> &Mesh {
         &self.mesh
+    }
+
+    /// Notes from now on when each action of a step runs, in seconds since `clock`.
+    pub fn record_timeline(&mut self, clock: Instant) {
+        self.timeline = Some(Timeline::new(clock));
+    }
+
+    /// The newest step's actions in their order; empty when nothing is recorded.
+    pub fn timeline(&self) -> &[Span] {
+        self.timeline.as_ref().map_or(&[], |timeline| &timeline.spans)
+    }
+
+    pub(crate) fn note(&mut self, action: Action, begin: Instant) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.note(action, begin);
+        }
     }
 
     pub fn device(&self) -> &dyn Device {
@@ -175,6 +196,9 @@ impl Engine {
             let Schedule { kind, stages, chunks, .. } = self.schedule;
             self.schedule = Schedule::new(kind, stages, chunks, micro_batches)?;
         }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.spans.clear();
+        }
         self.network.begin_step(&mut *self.device);
         let groups = self.layout.groups();
         let mut height = 0;
@@ -197,8 +221,11 @@ impl Engine {
                 height += 1;
             }
         }
+        let begin = Instant::now();
         self.reduce_gradients()?;
-        self.sums(stop.load(Ordering::Relaxed))
+        let sums = self.sums(stop.load(Ordering::Relaxed))?;
+        self.note(Action::ReduceGradients, begin);
+        Ok(sums)
     }
 
     /// Ends a group's gradients; a tied embedding on two stages becomes the sum of both uses.
@@ -309,6 +336,7 @@ impl Engine {
         grad_scale: f32,
         step: u64,
     ) -> Result<(), TrainError> {
+        let begin = Instant::now();
         let own = self.mesh.coordinate(Axis::Data);
         for (bucket, &[m, v]) in self.buckets.iter().zip(&self.moments) {
             for piece in bucket.pieces(&updated(bucket, &self.layout, own)) {
@@ -331,6 +359,7 @@ impl Engine {
         }
         self.gather_weights()?;
         self.network.pack_weights(&mut *self.device);
+        self.note(Action::Step, begin);
         Ok(())
     }
 

@@ -24,6 +24,7 @@ mod plan;
 mod ranks;
 #[cfg(test)]
 mod testing;
+mod timeline;
 mod trainer;
 pub mod verify;
 pub mod watch;

@@ -9,6 +9,7 @@
 use crate::TrainError;
 use crate::engine::{Batches, Engine, rank_of, reduce};
 use std::collections::HashMap;
+use std::time::Instant;
 use triax_comm::{Axis, CommError, Handle};
 use triax_model::{MicroBatch, Rank};
 use triax_plan::{Action, Work};
@@ -64,7 +65,8 @@ impl Engine {
         };
         let last = self.schedule.micro_batches - 1;
         for index in 0..self.schedule.actions[stage].len() {
-            match self.schedule.actions[stage][index] {
+            let (action, begin) = (self.schedule.actions[stage][index], Instant::now());
+            match action {
                 Action::ReceiveActivation(work) => {
                     let slot = self.slot(&mut flight, work, batches, group)?;
                     let handle = self.receive(self.before(stage, work.chunk), self.network.input(slot))?;
@@ -96,7 +98,7 @@ impl Engine {
                     let slot = flight.slots[&work];
                     let overlap = overlap && work.micro_batch == last;
                     self.backward(slot, work.chunk, flight.residual, overlap)?;
-                    let weights_done = matches!(self.schedule.actions[stage][index], Action::Backward(_));
+                    let weights_done = matches!(action, Action::Backward(_));
                     let sends = matches!(
                         self.schedule.actions[stage].get(index + 1),
                         Some(Action::SendGradient(next)) if *next == work
@@ -120,8 +122,10 @@ impl Engine {
                     self.backward_weight(slot, work.chunk, overlap && work.micro_batch == last)?;
                     self.release(&mut flight, work)?;
                 }
-                Action::ReduceGradients | Action::Step => {}
+                // The engine does these when the schedule is through.
+                Action::ReduceGradients | Action::Step => continue,
             }
+            self.note(action, begin);
         }
         for handle in flight.sent.into_values().chain(flight.sent_gradients.into_iter().flatten()) {
             self.collective.wait(&mut *self.device, handle)?;

@@ -184,6 +184,11 @@ impl Trainer {
         self.progress
     }
 
+    /// Notes from now on when each action of a step runs, in seconds since `clock`; [`Engine::timeline`] has them.
+    pub fn record_timeline(&mut self, clock: Instant) {
+        self.engine.record_timeline(clock);
+    }
+
     /// The network with its device and weights.
     pub const fn engine(&self) -> &Engine {
         &self.engine

@@ -83,8 +83,17 @@ const fn kernel(kernel: Kernel) -> cpu::Kernel {
 
 /// Most resident memory of this process so far, in MB (10⁶ bytes); none where the system does not tell.
 pub(crate) fn peak_rss_mb() -> Option<f64> {
+    status_bytes("VmHWM:").map(|bytes| bytes as f64 / 1e6)
+}
+
+/// Resident memory of this process now; none where the system does not tell.
+pub(crate) fn resident_bytes() -> Option<usize> {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(field: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024.0 / 1e6)
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(1024 * kib)
 }

@@ -189,7 +189,7 @@ impl Axis {
     }
 }
 
-fn open(width: f64, height: f64, title: &str) -> String {
+pub(super) fn open(width: f64, height: f64, title: &str) -> String {
     let title = escape(title);
     format!(r#"<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}"><title>{title}</title>"#)
 }
@@ -198,7 +198,7 @@ fn line(svg: &mut String, class: &str, [x1, y1, x2, y2]: [f64; 4]) {
     let _ = write!(svg, r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#);
 }
 
-fn text(svg: &mut String, class: &str, x: f64, y: f64, text: &str) {
+pub(super) fn text(svg: &mut String, class: &str, x: f64, y: f64, text: &str) {
     let _ = write!(svg, r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{}</text>"#, escape(text));
 }
 

@@ -1,7 +1,7 @@
-//! `triax demo`: the whole road on real text, in six stages and a few minutes, ending in a report.
+//! `triax demo`: the whole road on real text, in seven stages and a few minutes, ending in a report.
 //!
 //! ```text
-//! 1 text ─▶ 2 tokenizer ─▶ 3 token files ─▶ 4 size for the time ─▶ 5 training ─▶ 6 judgement ─▶ report
+//! 1 text ─▶ 2 tokenizer ─▶ 3 token files ─▶ 4 size for the time ─▶ 5 training ─▶ 6 judgement ─▶ 7 layouts ─▶ report
 //! ```
 //! Everything lies in one folder, and every stage is what its own subcommand does: the texts are files, the
 //! run file can be trained again, the run folder generates and exports.
@@ -12,6 +12,8 @@ mod compressors;
 mod corpus;
 mod curation;
 mod held_out;
+mod layouts;
+mod layouts_section;
 mod memory;
 mod prompts;
 mod report;
@@ -28,12 +30,13 @@ use crate::{interrupt, machine};
 use budget::{Budget, Tokens};
 use corpus::{Limits, Origin, Source};
 use held_out::Judge;
+use layouts::Comparison;
 use memory::Memory;
 use report::{Completion, Findings};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use summary::{SourceSummary, Summary};
 use training::Course;
 use triax_curate::pipeline::Manifest;
@@ -46,8 +49,8 @@ use triax_train::{Outcome, Plan, Resume, Start, Trainer};
 const MARKER: &str = ".triax-demo";
 
 /// What the demo makes in its folder.
-const MADE: [&str; 8] =
-    ["curated", "text", "tokens", "run", "run.toml", "report.html", "summary.json", MARKER];
+const MADE: [&str; 9] =
+    ["curated", "text", "tokens", "run", "layouts", "run.toml", "report.html", "summary.json", MARKER];
 
 const LIMITS: Limits = Limits { training: 16 << 20, held_out: 256 << 10 };
 
@@ -58,6 +61,9 @@ const VOCABULARY: usize = 4096;
 
 /// Seconds kept for compressors, completions and the report.
 const CLOSING: f64 = 6.0;
+
+/// Share of the time for layouts.
+const LAYOUTS: f64 = 0.07;
 
 pub(crate) fn run(arguments: &Demo) -> Result<(), Failure> {
     let begin = Instant::now();
@@ -82,7 +88,8 @@ pub(crate) fn run(arguments: &Demo) -> Result<(), Failure> {
 
     stage(4, "Size", "as many steps as fit into the time");
     let peak = machine::peak_of(arguments.device, Precision::Bf16)?;
-    let left = 60.0 * arguments.minutes - begin.elapsed().as_secs_f64() - CLOSING;
+    let whole = 60.0 * arguments.minutes;
+    let left = (1.0 - LAYOUTS) * whole - begin.elapsed().as_secs_f64() - CLOSING;
     let budget =
         budget::decide(&tokens, tokenizer.vocab(), arguments.device, left, &folder.path("run.toml"))?;
     write_whole(&folder.path("run.toml"), budget.text.as_bytes())?;
@@ -96,7 +103,12 @@ pub(crate) fn run(arguments: &Demo) -> Result<(), Failure> {
     let judged = judge(&network, &sources, &tokens, &tokenizer, arguments)?;
     let completions = complete(network, &sources, &origin, &tokenizer, arguments)?;
 
-    let summary = summarise(&budget, &trained, judged, tokenizer.vocab(), begin.elapsed().as_secs_f64());
+    stage(7, "Layouts", "the same bits on one rank and on many");
+    let comparison = compare(&budget, arguments, LAYOUTS * whole, &folder)?;
+
+    let mut summary = summarise(&budget, &trained, judged, tokenizer.vocab());
+    summary.comparison = comparison;
+    summary.seconds = begin.elapsed().as_secs_f64();
     let findings = Findings {
         origin: origin.describe(),
         curation,
@@ -117,7 +129,7 @@ pub(crate) fn run(arguments: &Demo) -> Result<(), Failure> {
 }
 
 fn stage(number: usize, name: &str, what: &str) {
-    eprintln!("{number}/6  {name}: {what}");
+    eprintln!("{number}/7  {name}: {what}");
 }
 
 fn say(line: &str) {
@@ -367,13 +379,24 @@ fn complete(
         .collect()
 }
 
-fn summarise(
-    budget: &Budget,
-    trained: &Trained,
-    sources: Vec<SourceSummary>,
-    vocabulary: usize,
-    seconds: f64,
-) -> Summary {
+fn compare(budget: &Budget, arguments: &Demo, seconds: f64, folder: &Folder) -> Result<Comparison, Failure> {
+    let scratch = folder.path("layouts");
+    let time = Duration::from_secs_f64(seconds);
+    let comparison = layouts::compare(&budget.run, arguments.device, &scratch, time)?;
+    fs::remove_dir_all(&scratch).context(|| format!("cannot remove {}", scratch.display()))?;
+    let different: Vec<_> =
+        comparison.rows.iter().filter_map(|row| Some((&row.layout, row.difference.as_ref()?))).collect();
+    for (layout, difference) in &different {
+        say(&format!("{layout}: {difference}"));
+    }
+    if different.is_empty() {
+        let names: Vec<&str> = comparison.rows[1..].iter().map(|row| row.layout.as_str()).collect();
+        say(&format!("equal to one rank in every bit: {}", names.join(" · ")));
+    }
+    Ok(comparison)
+}
+
+fn summarise(budget: &Budget, trained: &Trained, sources: Vec<SourceSummary>, vocabulary: usize) -> Summary {
     let bytes: usize = sources.iter().map(|source| source.held_out_bytes).sum();
     let over_all = |figure: fn(&SourceSummary) -> f64| {
         sources.iter().map(|source| figure(source) * source.held_out_bytes as f64).sum::<f64>() / bytes as f64
@@ -381,7 +404,7 @@ fn summarise(
     let tokens = budget.steps * budget.run.train.global_batch.end * budget.run.train.sequence as u64;
     let course = &trained.course;
     Summary {
-        seconds,
+        seconds: 0.0,
         training_seconds: course.seconds,
         tokens_per_s: tokens as f64 / course.seconds,
         flops_share: course.flops_share(),
@@ -397,6 +420,7 @@ fn summarise(
         xz_bits_per_byte: over_all(|source| source.xz_bits_per_byte),
         zstd_bits_per_byte: over_all(|source| source.zstd_bits_per_byte),
         sources,
+        comparison: Comparison::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The demo's report: one HTML page that needs nothing beside itself, readable in light and dark.
 
 use super::chart::{Bar, BarGroup, Bars, Lines, Series, escape};
+use super::layouts_section;
 use super::summary::Summary;
 use crate::console::{bytes, count, duration};
 use std::fmt::Write;
@@ -52,6 +53,7 @@ pub(crate) fn html(summary: &Summary, findings: &Findings) -> String {
     completions(&mut page, findings);
     speed(&mut page, summary, findings);
     memory(&mut page, summary, findings);
+    layouts_section::section(&mut page, &summary.comparison);
     run_file(&mut page, findings);
     page.push_str("</main></body></html>\n");
     page
@@ -279,8 +281,10 @@ fn run_file(page: &mut String, findings: &Findings) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layouts::{Comparison, Ran, Row};
     use super::super::summary::SourceSummary;
     use super::*;
+    use triax_plan::{Action, Span, Work};
 
     fn summary() -> Summary {
         let source = |name: &str, model, xz, zstd| SourceSummary {
@@ -311,6 +315,7 @@ mod tests {
             bits_per_byte: 2.0,
             xz_bits_per_byte: 2.0,
             zstd_bits_per_byte: 2.1,
+            comparison: comparison(),
             sources: vec![source("rust", 1.3, 1.7, 1.8), source("prose", 1.9, 2.4, 2.5)],
         }
     }
@@ -324,6 +329,23 @@ mod tests {
         let manifest = serde_json::json!({ "version": 1, "name": "demo", "run": "", "recipe": {}, "totals": totals,
                                            "steps": [step], "sources": [], "ignored_files": 0 });
         serde_json::from_value(manifest).unwrap()
+    }
+
+    fn comparison() -> Comparison {
+        let row = |difference: Option<&str>| Row {
+            layout: "tp=2,pp=2,dp=1".to_owned(),
+            ranks: 4,
+            loss: 8.25,
+            difference: difference.map(str::to_owned),
+            tokens_per_s: 4000.0,
+            forecast_bytes: 90 << 20,
+            measured_bytes: None,
+        };
+        let work = Work { micro_batch: 0, chunk: 0 };
+        let span = |action, start| Span { action, start, end: start + 0.02 };
+        let stages = vec![vec![span(Action::Forward(work), 0.0)], vec![span(Action::Backward(work), 0.02)]];
+        let ran = Ran { name: "pp=2".to_owned(), stages, end: 0.04, idle: 0.5, ideal: 0.5 };
+        Comparison { rows: vec![row(None), row(Some("step <1>"))], left_out: 1, schedules: vec![ran] }
     }
 
     fn findings() -> Findings {

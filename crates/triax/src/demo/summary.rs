@@ -1,5 +1,6 @@
 //! What the demo found out, for scripts (`summary.json`) and for the report.
 
+use super::layouts::Comparison;
 use serde::Serialize;
 
 /// The demo's result; figures without a source are over all held-out text together.
@@ -29,6 +30,8 @@ pub(crate) struct Summary {
     pub(crate) xz_bits_per_byte: f64,
     pub(crate) zstd_bits_per_byte: f64,
     pub(crate) sources: Vec<SourceSummary>,
+    /// The same network in several layouts.
+    pub(crate) comparison: Comparison,
 }
 
 /// One source of the blend.

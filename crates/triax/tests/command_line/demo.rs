@@ -20,7 +20,10 @@ fn a_short_demo_leaves_report_summary_and_a_model_that_generates() {
     assert_eq!(written, summary);
     let report = fs::read_to_string(folder.join("shown/report.html")).unwrap();
     assert!(report.contains("<svg") && report.contains("xz -9") && report.ends_with("</html>\n"));
-    assert!(errors(&output).contains("6/6"));
+    assert!(errors(&output).contains("7/7"));
+    let compared = summary["comparison"]["rows"].as_array().unwrap();
+    assert!(compared.len() > 1 && compared.iter().all(|row| row["difference"].is_null()), "{summary}");
+    assert!(report.contains("The same bits in every layout") && !folder.join("shown/layouts").exists());
 
     succeed(folder, &["generate", "shown/run", "--prompt", "let ", "--max-tokens", "5"]);
 
