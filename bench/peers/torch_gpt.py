@@ -50,14 +50,14 @@ class Attention(nn.Module):
         self.out = nn.Linear(options.hidden, options.hidden, bias=bias)
 
     def forward(self, x, rotary):
-        batch, seq, hidden = x.shape
+        batch, seq, _ = x.shape
         parts = self.qkv(x).split(self.widths, dim=2)
         q, k, v = (part.view(batch, seq, -1, options.head_width).transpose(1, 2) for part in parts)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         grouped = options.kv_heads != options.heads
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-        return self.out(y.transpose(1, 2).reshape(batch, seq, hidden))
+        return self.out(y.transpose(1, 2).flatten(2))
 
 
 def rotate(x, rotary):

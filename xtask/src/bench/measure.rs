@@ -8,13 +8,14 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::table::{Corpus, Figure, PYTORCH, Sides, Workload};
+use super::table::{Corpus, Figure, PYTORCH, PYTORCH_PARALLEL, Sides, Workload};
 use super::{Found, Measured, Options, prepare};
 use crate::command::{self, cargo, output, program, show, target};
 use crate::python;
 
 const REQUIREMENTS: &str = "bench/peers/requirements.txt";
 const TORCH: &str = "bench/peers/torch_gpt.py";
+const TORCH_PARALLEL: &str = "bench/peers/torch_parallel.py";
 const TOKENIZE: &str = "bench/peers/tokenize_hf.py";
 const CORPUS_REQUIREMENTS: &str = "bench/peers/corpus-requirements.txt";
 const DEDUP: &str = "bench/peers/dedup_datatrove.py";
@@ -67,6 +68,7 @@ pub(super) fn run(workload: &Workload, options: &Options) -> Result<Measured> {
         Sides::Serve => serve(workload, options),
         Sides::Echo => echo(workload, options),
         Sides::Demo => demo(workload, options),
+        Sides::Layout { ours, other, peer } => layout(workload, [ours, other], peer, options),
         Sides::Corpus(step) => corpus(workload, step, options),
     }
 }
@@ -101,6 +103,61 @@ fn train(workload: &Workload, ours: &[&str], peer: &[&str], options: &Options) -
         versions,
         raw: json!({ "triax": turns, "pytorch": race.raw() }),
     })
+}
+
+/// Of each figure the opponent is the other layout first, then PyTorch.
+fn layout(
+    workload: &Workload,
+    [ours, other]: [&[&str]; 2],
+    peer: &'static [&'static str],
+    options: &Options,
+) -> Result<Measured> {
+    let model: &[&str] = if options.smoke {
+        &["--model", "tiny-gpt", "--seq", "32", "--dtype", "bf16", "--steps", "2"]
+    } else {
+        &["--model", "gpt2-124m", "--seq", "256", "--dtype", "bf16", "--steps", "5"]
+    };
+    let command = |words: &[&str]| -> Result<Command> {
+        let mut command = triax()?;
+        command.args(["bench", "train"]).args(model).args(words).arg("--json");
+        Ok(command)
+    };
+    let (mut ours, mut other) = (command(ours)?, command(other)?);
+    let mut race = if peer.is_empty() {
+        None
+    } else {
+        let mut words: Vec<String> = peer.iter().map(|&word| word.to_owned()).collect();
+        let shape: &[&str] = if options.smoke { SMOKE_TRAIN[1] } else { &["--seq", "256", "--steps", "5"] };
+        // The batch of the workload comes last and counts.
+        words.splice(0..0, shape.iter().map(|&word| word.to_owned()));
+        Some(Race::of(TORCH_PARALLEL, &PYTORCH_PARALLEL, words, options)?)
+    };
+    let (mut our_turns, mut other_turns) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds {
+        our_turns.push(one(&mut ours)?);
+        other_turns.push(one(&mut other)?);
+        if let Some(race) = &mut race {
+            race.round()?;
+        }
+    }
+    let mut figures = Vec::new();
+    for (index, figure) in workload.figures.iter().enumerate() {
+        let value = median(&our_turns, figure.field)?;
+        let (opponent, opponent_value) = match (&race, index) {
+            (Some(race), 1) => (race.best()?.name(), median(&race.best()?.turns, figure.field)?),
+            _ => (typed(&other), median(&other_turns, figure.field)?),
+        };
+        figures.push(Found {
+            name: figure.name.clone(),
+            value,
+            opponent,
+            opponent_value: Some(opponent_value),
+        });
+    }
+    let versions = race.as_ref().map_or(Value::Null, Race::versions);
+    let peers = race.as_ref().map_or(Value::Null, Race::raw);
+    let raw = json!({ "triax": our_turns, "other": other_turns, "pytorch": peers });
+    Ok(Measured { figures, command: typed(&ours), versions, raw })
 }
 
 fn gemm(workload: &Workload, options: &Options) -> Result<Measured> {
@@ -248,7 +305,7 @@ fn corpus(workload: &Workload, step: Corpus, options: &Options) -> Result<Measur
         "1",
         "--json",
     ]);
-    let mut peer = if step.step == "tokenize" {
+    let peer = if step.step == "tokenize" {
         let (text, tokenizer) = (prepare::text(options)?, prepare::folder()?.join("curate-tokenizer.json"));
         let vocabulary = if options.smoke { "500" } else { "32768" };
         let mut training = program(&python, &[TOKENIZE, "--train", vocabulary, "--input"]);
@@ -263,29 +320,7 @@ fn corpus(workload: &Workload, step: Corpus, options: &Options) -> Result<Measur
         peer.args(["--megabytes", &megabytes(step.peer_megabytes).to_string()]).arg("--input").arg(&corpus);
         peer
     };
-    let (mut our_turns, mut peer_turns) = (Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
-        our_turns.push(one(&mut ours)?);
-        peer_turns.push(one(&mut peer)?);
-    }
-    let figures = workload
-        .figures
-        .iter()
-        .map(|figure| {
-            Ok(Found {
-                name: figure.name.clone(),
-                value: median(&our_turns, figure.field)?,
-                opponent: name(&peer_turns[0]),
-                opponent_value: Some(median(&peer_turns, figure.field)?),
-            })
-        })
-        .collect::<Result<_>>()?;
-    Ok(Measured {
-        figures,
-        command: typed(&ours),
-        versions: peer_turns[0]["versions"].clone(),
-        raw: json!({ "triax": our_turns, "peer": peer_turns }),
-    })
+    against(workload, ours, peer, options)
 }
 
 /// Once: the crates are fetched before the clock starts, and nothing is built before.
@@ -349,6 +384,7 @@ fn demo(workload: &Workload, options: &Options) -> Result<Measured> {
 
 /// All variants of PyTorch on one workload.
 struct Race {
+    script: &'static str,
     python: String,
     arguments: Vec<String>,
     runners: Vec<Runner>,
@@ -361,12 +397,21 @@ struct Runner {
 
 impl Race {
     fn new(arguments: Vec<String>, options: &Options) -> Result<Self> {
+        Self::of(TORCH, &PYTORCH, arguments, options)
+    }
+
+    fn of(
+        script: &'static str,
+        variants: &[&'static [&'static str]],
+        arguments: Vec<String>,
+        options: &Options,
+    ) -> Result<Self> {
         let python = python::interpreter(&options.python, "bench-venv", REQUIREMENTS)?;
         if !command::installed("g++") {
             bail!("torch.compile needs a C++ compiler; on Debian: apt-get install g++");
         }
-        let runners = PYTORCH.map(|flags| Runner { flags, turns: Vec::new() }).into();
-        Ok(Self { python, arguments, runners })
+        let runners = variants.iter().map(|&flags| Runner { flags, turns: Vec::new() }).collect();
+        Ok(Self { script, python, arguments, runners })
     }
 
     /// One turn of every variant that can still win.
@@ -376,7 +421,7 @@ impl Race {
             if runner.speed().is_some_and(|speed| speed < OUT_OF_THE_RACE * fastest) {
                 continue;
             }
-            let mut command = program(&self.python, &[TORCH]);
+            let mut command = program(&self.python, &[self.script]);
             command.args(&self.arguments).args(runner.flags);
             runner.turns.push(one(&mut command)?);
         }

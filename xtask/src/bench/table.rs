@@ -13,6 +13,7 @@ pub(crate) enum Topic {
     Curate,
     Decode,
     Serve,
+    Layouts,
     All,
 }
 
@@ -28,11 +29,12 @@ impl Topic {
             Self::Curate => "curate",
             Self::Decode => "decode",
             Self::Serve => "serve",
+            Self::Layouts => "layouts",
             Self::All => "all",
         }
     }
 
-    pub(super) const FILES: [Self; 9] = [
+    pub(super) const FILES: [Self; 10] = [
         Self::Train,
         Self::Memory,
         Self::Gemm,
@@ -42,6 +44,7 @@ impl Topic {
         Self::Curate,
         Self::Decode,
         Self::Serve,
+        Self::Layouts,
     ];
 }
 
@@ -104,6 +107,9 @@ pub(super) enum Sides {
     Echo,
     /// `triax demo` against xz on the held-out text, and against PyTorch on the model it trained.
     Demo,
+    /// `triax bench train` in a layout or mode, against the same in another; and against PyTorch's own parallelism on two
+    /// processes over gloo, where `peer` names an axis.
+    Layout { ours: &'static [&'static str], other: &'static [&'static str], peer: &'static [&'static str] },
     /// Steps over many documents, against a program of bench/peers, on one made-up corpus.
     Corpus(Corpus),
 }
@@ -131,6 +137,9 @@ pub(super) const PYTORCH: [&[&str]; 4] = [
     &["--dtype", "f32", "--compile"],
     &["--dtype", "bf16", "--compile"],
 ];
+
+/// Ways to run PyTorch on two processes; f32 lost to bf16 whenever one process was measured.
+pub(super) const PYTORCH_PARALLEL: [&[&str]; 2] = [&["--dtype", "bf16"], &["--dtype", "bf16", "--compile"]];
 
 /// tokens × outputs × inputs, as `triax bench gemm` names them.
 const GEMM_SHAPES: [&str; 4] = ["1024x768x768", "1024x3072x768", "1024x768x3072", "1024x50304x768"];
@@ -260,6 +269,47 @@ pub(super) fn workloads() -> Vec<Workload> {
             sides: Sides::Decode { batch: "8" },
             figures: vec![decoding("smollm2-135m-batch-8.decode", "decode_tokens_per_s", 1.5, 3.0)],
         },
+        layout(
+            "layout-tensor-2",
+            Sides::Layout {
+                ours: &["--batch", "4", "--layout", "tp=2"],
+                other: &["--batch", "4"],
+                peer: &["--axis", "tensor", "--batch", "4"],
+            },
+        ),
+        layout(
+            "layout-pipeline-2",
+            Sides::Layout {
+                ours: &["--batch", "16", "--micro-batches", "16", "--layout", "pp=2"],
+                other: &["--batch", "16", "--micro-batches", "16"],
+                peer: &["--axis", "pipeline", "--batch", "16", "--micro-batches", "16"],
+            },
+        ),
+        layout(
+            "layout-data-2",
+            Sides::Layout {
+                ours: &["--batch", "4", "--layout", "dp=2,zero=1"],
+                other: &["--batch", "4"],
+                peer: &["--axis", "data", "--batch", "4"],
+            },
+        ),
+        Workload {
+            name: "numerics-exact",
+            sides: Sides::Layout {
+                ours: &["--batch", "4", "--numerics", "exact"],
+                other: &["--batch", "4", "--numerics", "fast"],
+                peer: &[],
+            },
+            figures: vec![figure(
+                "numerics-exact.of_fast",
+                Topic::Layouts,
+                "tokens/s",
+                "tokens_per_s",
+                Better::Higher,
+                0.9,
+                0.97,
+            )],
+        },
         Workload {
             name: "serve-smollm2-135m",
             sides: Sides::Serve,
@@ -356,6 +406,15 @@ fn figure(
     aim: f64,
 ) -> Figure {
     Figure { name: name.to_owned(), topic, unit, field, better, at_least, aim }
+}
+
+/// A layout of two ranks on two cores.
+fn layout(name: &'static str, sides: Sides) -> Workload {
+    let speed = |other: &str, at_least, aim| {
+        let name = format!("{name}.{other}");
+        figure(&name, Topic::Layouts, "tokens/s", "tokens_per_s", Better::Higher, at_least, aim)
+    };
+    Workload { name, sides, figures: vec![speed("of_one_rank", 0.85, 0.95), speed("of_pytorch", 1.5, 2.5)] }
 }
 
 fn decoding(name: &str, field: &'static str, at_least: f64, aim: f64) -> Figure {
