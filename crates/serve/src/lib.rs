@@ -5,7 +5,7 @@
 //!                                        ▲                           │
 //!                     JSON or event stream ◀── assembly: bytes to text, stop strings ◀── events
 //! ```
-//! A request whose client has gone drops its [`run::Run`], which cancels its jobs: their memory is free before
+//! A request whose client has gone drops its `Run`, which cancels its jobs: their memory is free before
 //! the next pass.
 #![forbid(unsafe_code)]
 
