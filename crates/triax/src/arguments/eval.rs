@@ -1,20 +1,29 @@
 //! Arguments of `triax eval`.
 
-use super::{DeviceArguments, names};
+use super::{DeviceArguments, Quantise, names};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use triax_eval::Draw;
 use triax_eval::calibration;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Eval {
     #[command(subcommand)]
     pub(crate) other: Option<EvalOther>,
-    /// A run folder, a checkpoint, a Hugging Face folder, or http://host:port of a server with
+    /// A run folder, a checkpoint, a Hugging Face folder, a GGUF file, or http://host:port of a server with
     /// /v1/completions
     #[arg(long, required = true)]
     pub(crate) model: Option<String>,
+    /// The model is a run folder that is being trained: judge its checkpoints as they come, until the run's end
+    #[arg(long)]
+    pub(crate) during: bool,
+    /// Only checkpoints whose step is a multiple of this, and the last one
+    #[arg(long, value_name = "STEPS", requires = "during", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) every: Option<u64>,
+    /// Quantise the weights while loading
+    #[arg(long, value_enum)]
+    pub(crate) quantise: Option<Quantise>,
     #[command(flatten)]
     pub(crate) tasks: EvalTasks,
     #[command(flatten)]
@@ -47,7 +56,7 @@ pub(crate) struct Eval {
     pub(crate) json: bool,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum EvalOther {
     /// All built-in tasks with their prompt sets
     List,
@@ -75,7 +84,7 @@ pub(crate) enum EvalOther {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct EvalTasks {
     /// Built-in tasks, separated by commas
     #[arg(long, value_delimiter = ',')]
@@ -91,7 +100,7 @@ pub(crate) struct EvalTasks {
     pub(crate) limit: Option<usize>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct EvalPrompts {
     /// Prompt sets by preference, separated by commas: each task takes the first that it has
     #[arg(long, value_delimiter = ',')]

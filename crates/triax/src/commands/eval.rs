@@ -6,6 +6,7 @@
 //!     scores.bin            what was computed so far: a second run goes on from it
 //! ```
 
+use super::eval_during;
 use crate::arguments::{Eval, EvalOther, EvalPrompts, EvalTasks};
 use crate::commands::generate::engine;
 use crate::console::{Progress, json_line};
@@ -29,14 +30,25 @@ pub(crate) fn run(arguments: &Eval) -> Result<(), Failure> {
         Some(EvalOther::HansLike { file, rows, seed }) => {
             fs::write(file, hans_like(*rows, *seed)).context(|| format!("cannot write {}", file.display()))
         }
-        None => judge(arguments),
+        None => {
+            let tasks = tasks(&arguments.tasks)?;
+            let settings = settings(arguments)?;
+            if arguments.during {
+                return eval_during::follow(arguments, &tasks, &settings);
+            }
+            let name = arguments.model.as_deref().unwrap_or_default();
+            judge(name, arguments, &tasks, &settings).map(drop)
+        }
     }
 }
 
-fn judge(arguments: &Eval) -> Result<(), Failure> {
-    let tasks = tasks(&arguments.tasks)?;
-    let settings = settings(arguments)?;
-    let name = arguments.model.as_deref().unwrap_or_default();
+/// Judges one network by all tasks and writes what came of it.
+pub(super) fn judge(
+    name: &str,
+    arguments: &Eval,
+    tasks: &[Task],
+    settings: &Settings,
+) -> Result<Vec<TaskResult>, Failure> {
     let Subject { mut scorer, codec, identity } = match name.starts_with("http://") {
         true => remote(name, arguments)?,
         false => local(name, arguments)?,
@@ -55,12 +67,12 @@ fn judge(arguments: &Eval) -> Result<(), Failure> {
     let mut network =
         Network { scorer: &mut *scorer, codec: &*codec, identity, start_always: arguments.start_always };
     let mut all = Vec::new();
-    for task in &tasks {
+    for task in tasks {
         let mut items =
             Output::create(&arguments.out.join(format!("items-{}.jsonl", task.name))).map_err(failure)?;
         let mut shown: Option<Progress> = None;
         let folder = &arguments.tasks.data;
-        let result = evaluate(&mut network, &mut cache, task, folder, &settings, &mut items, |progress| {
+        let result = evaluate(&mut network, &mut cache, task, folder, settings, &mut items, |progress| {
             let shown = shown.get_or_insert_with(|| Progress::new(progress.task, progress.all as u64));
             shown.set(progress.done as u64, || format!("{} of {} items", progress.done, progress.all));
         })
@@ -78,7 +90,7 @@ fn judge(arguments: &Eval) -> Result<(), Failure> {
     writeln!(file, "{json}").context(|| "cannot write results.json".to_owned())?;
     file.commit().map_err(failure)?;
     eprintln!("  {}", arguments.out.join("results.json").display());
-    Ok(())
+    Ok(all)
 }
 
 /// A network that can be asked, and its tokenizer.
@@ -91,7 +103,7 @@ struct Subject {
 fn local(name: &str, arguments: &Eval) -> Result<Subject, Failure> {
     /// Texts of one pass: their last tokens share the products of the layers.
     const SEQUENCES: usize = 16;
-    let mut source = Source::open(Path::new(name))?;
+    let mut source = Source::open(Path::new(name))?.quantised(arguments.quantise);
     if let Some(context) = arguments.context {
         if context > source.model.sequence {
             let most = source.model.sequence;
@@ -106,10 +118,11 @@ fn local(name: &str, arguments: &Eval) -> Result<Subject, Failure> {
     let cache = SEQUENCES * source.model.sequence;
     let engine = engine(&source, &tokenizer, arguments.device, SEQUENCES, cache)?;
     let identity = format!(
-        "{} {} {:?}",
+        "{} {} {:?}{}",
         hash(Path::new(&source.described))?,
         arguments.device.device.name(),
-        arguments.device.kernel
+        arguments.device.kernel,
+        arguments.quantise.map_or_else(String::new, |coding| format!(" {coding:?}"))
     );
     Ok(Subject { scorer: Box::new(engine), codec: Box::new(FileCodec { tokenizer, start }), identity })
 }

@@ -8,6 +8,7 @@ pub(crate) mod bench_tokenize;
 pub(crate) mod bench_train;
 pub(crate) mod curate;
 pub(crate) mod eval;
+mod eval_during;
 pub(crate) mod generate;
 pub(crate) mod gguf;
 pub(crate) mod hugging_face;

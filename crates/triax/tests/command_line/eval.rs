@@ -94,6 +94,39 @@ fn a_trained_network_is_judged_by_tasks_of_every_kind() {
 }
 
 #[test]
+fn a_run_is_judged_while_it_trains_and_its_end_as_a_finished_network_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    road::tokens(folder);
+    let run_file = format!("{RUN_FILE}[checkpoint]\nevery = \"5 steps\"\nkeep = 9\n");
+    fs::write(folder.join("run.toml"), run_file).unwrap();
+    let mut training = triax(folder).args(["train", "run.toml"]).spawn().unwrap();
+    while !folder.join("runs/run/run.toml").exists() && training.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let follow = ["--during", "--every", "10"];
+    succeed(folder, &[&evaluation("boolq,tnews", "out")[..], &follow].concat());
+    assert!(training.wait().unwrap().success());
+    let notes = fs::read_to_string(folder.join("out/during.jsonl")).unwrap();
+    let notes: Vec<Value> = notes.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<(u64, &str)> =
+        notes.iter().map(|note| (note["step"].as_u64().unwrap(), note["task"].as_str().unwrap())).collect();
+    assert_eq!(told, [(10, "boolq"), (10, "tnews"), (20, "boolq"), (20, "tnews")]);
+    succeed(folder, &evaluation("boolq,tnews", "end"));
+    for name in ["items-boolq.jsonl", "items-tnews.jsonl"] {
+        assert!(
+            fs::read(folder.join("out/step-00000020").join(name)).unwrap()
+                == fs::read(folder.join("end").join(name)).unwrap()
+        );
+    }
+    // Nothing is judged twice.
+    succeed(folder, &[&evaluation("boolq,tnews", "out")[..], &follow].concat());
+    assert_eq!(fs::read_to_string(folder.join("out/during.jsonl")).unwrap().lines().count(), 4);
+    let refused = run(folder, &["eval", "--model", "tokens", "--during", "--tasks", "boolq"]);
+    assert!(errors(&refused).contains("no run.toml"), "{}", errors(&refused));
+}
+
+#[test]
 fn a_killed_evaluation_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
