@@ -17,12 +17,19 @@ pub(crate) struct Options {
     /// Explore all orders in which the threads of a collective can meet, too: a build of its own with loom.
     #[arg(long)]
     explore: bool,
-    /// Also run the tests of ranks as MPI processes; installs MPI where it can.
+    /// Also run the tests of ranks as MPI processes, on one host and on two made of network namespaces; installs MPI
+    /// where it can. Builds the program once more, with MPI.
     #[arg(long)]
     mpi: bool,
     /// Also run real clients against `triax serve`, as `cargo xtask clients` does; installs them under target/.
     #[arg(long)]
     clients: bool,
+    /// All of the grids that are otherwise drawn from: kills at every operation of a save.
+    #[arg(long)]
+    all: bool,
+    /// Also run the tests of the kernels, the arena and packing under AddressSanitizer: a build of its own.
+    #[arg(long)]
+    sanitize: bool,
     /// Passed on to `cargo test`, for example a package and a test's name: `-- -p triax-data damaged`.
     #[arg(last = true)]
     cargo: Vec<String>,
@@ -35,7 +42,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
 ];
 
 /// Debian packages of MPI and of what its bindings are made with.
-const MPI: &[&str] = &["libopenmpi-dev", "openmpi-bin", "libclang-dev"];
+const MPI: &[&str] = &["libopenmpi-dev", "openmpi-bin", "libclang-dev", "iproute2"];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     install_programs()?;
@@ -48,10 +55,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         command.arg("--workspace");
     }
     command.args(&options.cargo).args(["--", "--show-output"]);
+    if options.all {
+        command.env("TRIAX_ALL", "1");
+    }
     run_tests(&mut command)?;
     if options.mpi && mpi_is_there()? {
-        let mut command = cargo(&["test", "--release", "-p", "triax-comm", "--features", "mpi"]);
-        run_tests(command.args(["--lib", "--test", "mpi"]))?;
+        // With the features of the whole workspace, so that only what knows MPI is built anew.
+        let mut command = cargo(&["test", "--release", "--no-fail-fast", "--workspace", "--features", "mpi"]);
+        run_tests(command.args(["--test", "mpi", "--", "--show-output"]))?;
+    }
+    if options.sanitize {
+        sanitize()?;
     }
     if options.clients {
         clients::run(&python::Options::default())?;
@@ -63,6 +77,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     Ok(())
 }
+
+/// The unit and conformance tests of the crate whose kernels are unsafe, with every access checked. The runtime comes
+/// with the stable toolchain; the flag that asks for it does not. Documentation tests would need it too.
+fn sanitize() -> Result<()> {
+    let mut command =
+        cargo(&["test", "--release", "--no-fail-fast", "-p", "triax-tensor", "-p", "triax-comm"]);
+    command.args(["--target", TARGET, "--lib", "--tests", "--", "--show-output"]);
+    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+    command.env("CARGO_TARGET_DIR", command::target().join("address-sanitizer"));
+    run_tests(&mut command)
+}
+
+/// Names the target, so that build scripts and macros are built without the sanitizer.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn run_tests(command: &mut Command) -> Result<()> {
     eprintln!("+ {}", command::show(command));

@@ -37,6 +37,13 @@ pub enum Cause {
     #[error("a rank ended early: {last}{}", if *.panicked { " (it panicked)" } else { "" })]
     Gone { last: Last, panicked: bool },
 
+    #[error("rank {by} found dead: {}", Missing(missing))]
+    Dead { by: usize, missing: Vec<Last> },
+
+    /// What another process found.
+    #[error("{line}")]
+    Told { by: usize, line: String },
+
     #[error("rank {rank} can never finish the {call}: {}", Missing(missing))]
     Left { rank: usize, call: Call, missing: Vec<Last> },
 

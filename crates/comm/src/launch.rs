@@ -2,9 +2,9 @@
 //!
 //! | launcher | rank | world | rank on this node |
 //! |---|---|---|---|
-//! | Open MPI's mpirun | `OMPI_COMM_WORLD_RANK` | `…_SIZE` | `…_LOCAL_RANK` |
-//! | MPICH's and Intel's mpiexec (PMI) | `PMI_RANK` | `PMI_SIZE` | `MPI_LOCALRANKID` |
-//! | torchrun and those who set the same | `RANK` | `WORLD_SIZE` | `LOCAL_RANK` |
+//! | Open MPI's mpirun | `OMPI_COMM_WORLD_RANK` | `…_SIZE` | `…_LOCAL_RANK` of `…_LOCAL_SIZE` |
+//! | MPICH's and Intel's mpiexec (PMI) | `PMI_RANK` | `PMI_SIZE` | `MPI_LOCALRANKID` of `MPI_LOCALNRANKS` |
+//! | torchrun and those who set the same | `RANK` | `WORLD_SIZE` | `LOCAL_RANK` of `LOCAL_WORLD_SIZE` |
 //! | srun | `SLURM_PROCID` | `SLURM_STEP_NUM_TASKS` | `SLURM_LOCALID` |
 //! | Kubernetes indexed job | `JOB_COMPLETION_INDEX` | `WORLD_SIZE` | – |
 
@@ -41,6 +41,8 @@ pub struct Launch {
     pub world: usize,
     /// Number among the processes of this node, where the launcher says it.
     pub local_rank: Option<usize>,
+    /// How many processes of the launch are on this node, where the launcher says it.
+    pub local_world: Option<usize>,
     /// The variables that were read, `NAME=value`.
     pub found: Vec<String>,
 }
@@ -51,6 +53,9 @@ impl fmt::Display for Launch {
         write!(f, "rank {} of {}", self.rank, self.world)?;
         if let Some(local) = self.local_rank {
             write!(f, ", local rank {local}")?;
+        }
+        if let Some(local) = self.local_world {
+            write!(f, " of {local}")?;
         }
         write!(f, ", from {} ({})", self.launcher.name(), self.found.join(", "))
     }
@@ -116,6 +121,7 @@ struct Source {
     rank: &'static str,
     world: &'static str,
     local: Option<&'static str>,
+    local_world: Option<&'static str>,
     /// What to do when `world` is missing.
     hint: &'static str,
 }
@@ -125,6 +131,7 @@ const OPEN_MPI: Source = Source {
     rank: "OMPI_COMM_WORLD_RANK",
     world: "OMPI_COMM_WORLD_SIZE",
     local: Some("OMPI_COMM_WORLD_LOCAL_RANK"),
+    local_world: Some("OMPI_COMM_WORLD_LOCAL_SIZE"),
     hint: "",
 };
 
@@ -133,6 +140,7 @@ const PMI: Source = Source {
     rank: "PMI_RANK",
     world: "PMI_SIZE",
     local: Some("MPI_LOCALRANKID"),
+    local_world: Some("MPI_LOCALNRANKS"),
     hint: "",
 };
 
@@ -141,6 +149,7 @@ const TORCHRUN: Source = Source {
     rank: "RANK",
     world: "WORLD_SIZE",
     local: Some("LOCAL_RANK"),
+    local_world: Some("LOCAL_WORLD_SIZE"),
     hint: "",
 };
 
@@ -149,6 +158,8 @@ const SRUN: Source = Source {
     rank: "SLURM_PROCID",
     world: "SLURM_STEP_NUM_TASKS",
     local: Some("SLURM_LOCALID"),
+    // It lists the tasks of all nodes in one word, "4(x2),3".
+    local_world: None,
     hint: "",
 };
 
@@ -160,6 +171,7 @@ const KUBERNETES: Source = Source {
     rank: "JOB_COMPLETION_INDEX",
     world: "WORLD_SIZE",
     local: None,
+    local_world: None,
     hint: "; set it in the job's manifest to the number of completions",
 };
 
@@ -180,7 +192,9 @@ impl Source {
             return Err(LaunchError::Outside { names: (self.rank, self.world), rank, world });
         }
         let local_rank = self.local.map_or(Ok(None), &mut number)?;
-        Ok(Some(Launch { launcher: self.launcher, rank, world, local_rank, found }))
+        let local_world = self.local_world.map_or(Ok(None), &mut number)?;
+        let local_world = local_world.filter(|local| *local > 0);
+        Ok(Some(Launch { launcher: self.launcher, rank, world, local_rank, local_world, found }))
     }
 }
 
@@ -207,6 +221,7 @@ mod tests {
                     ("OMPI_COMM_WORLD_RANK", "3"),
                     ("OMPI_COMM_WORLD_SIZE", "8"),
                     ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
+                    ("OMPI_COMM_WORLD_LOCAL_SIZE", "4"),
                 ],
                 Launcher::OpenMpi,
                 Some(1),

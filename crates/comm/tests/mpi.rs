@@ -28,7 +28,9 @@ const CASES: &[(&str, usize, &[&str], bool)] = &[
         &["s in vain in the barrier step 1 (world #1): rank 1 last began the barrier start"],
         false,
     ),
-    ("dead", 3, &["signal 9"], false),
+    ("dead", 3, &["rank 0 found dead: rank 1 last began the barrier start (world #0)"], false),
+    ("computing", 3, &["rank 1 found dead: rank 2 last began the barrier start (world #0)"], false),
+    ("dropped", 3, &["a rank ended early: rank 1 last began the barrier start (world #0)"], false),
     ("early", 3, &["rank 1: cannot read its data"], false),
     ("left", 3, &["can never finish the barrier step 1 (world #1): rank 1 left"], false),
     ("mismatch", 2, &["layer 1 (8 f32, world #0)", "layer 2 (9 f32, world #0)"], false),
@@ -53,6 +55,8 @@ fn launch_all() -> ExitCode {
         let output = Command::new("timeout")
             .args(["60", "mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n"])
             .arg(processes.to_string())
+            // Ranks finish what they have to say: mpirun ends the others at once when one dies, first politely.
+            .args(["sh", "-c", "trap '' TERM; exec \"$0\""])
             .arg(std::env::current_exe().expect("this program has a path"))
             .env(CASE, case)
             .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
@@ -62,7 +66,12 @@ fn launch_all() -> ExitCode {
             .expect("timeout and mpirun start");
         let said =
             [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        let right = output.status.success() == *succeeds && expected.iter().all(|words| said.contains(words));
+        // Both sides of a disagreement find it.
+        let once = said.matches("found: ").count() <= if *case == "mismatch" { 2 } else { 1 };
+        let right = output.status.success() == *succeeds
+            && once
+            && began.elapsed() < Duration::from_secs(50)
+            && expected.iter().all(|words| said.contains(words));
         println!(
             "test {case} with {processes} ... {} ({:.1} s)",
             if right { "ok" } else { "FAILED" },
@@ -85,7 +94,8 @@ fn rank(case: &str) -> ExitCode {
     let launched =
         launch::from_environment().expect("mpirun sets sane variables").expect("mpirun sets variables");
     let timeout = Duration::from_secs(if case == "silent" { 1 } else { 40 });
-    let mut comm = MpiRank::start(Options { timeout }).expect("MPI starts");
+    let mut comm =
+        MpiRank::start(Options { timeout }, |error| eprintln!("found: {error}")).expect("MPI starts");
     assert_eq!((comm.rank(), comm.world()), (launched.rank, launched.world));
     let result = match case.split_once(' ') {
         Some(("bits", seed)) => bits(&mut comm, seed.parse().expect("a seed")),
@@ -93,7 +103,10 @@ fn rank(case: &str) -> ExitCode {
         _ => trouble(&mut comm, case),
     };
     if let Err(error) = result {
-        eprintln!("{error}");
+        eprintln!("ended: {error}");
+        return ExitCode::FAILURE;
+    }
+    if case == "dropped" && comm.rank() == 1 {
         return ExitCode::FAILURE;
     }
     comm.leave().expect("nothing is under way");
@@ -115,6 +128,10 @@ fn bits(comm: &mut MpiRank, seed: u64) -> Result<(), CommError> {
     Ok(())
 }
 
+fn die() {
+    let _ = Command::new("kill").args(["-9", &std::process::id().to_string()]).status();
+}
+
 fn trouble(comm: &mut MpiRank, case: &str) -> Result<(), CommError> {
     let group = Group::world(comm.world(), comm.rank());
     let odd = comm.rank() == 1;
@@ -134,9 +151,11 @@ fn trouble(comm: &mut MpiRank, case: &str) -> Result<(), CommError> {
     comm.barrier(&group, "start")?;
     match case {
         "silent" if odd => std::thread::sleep(Duration::from_secs(30)),
-        "dead" if odd => {
-            let _ = Command::new("kill").args(["-9", &std::process::id().to_string()]).status();
-        }
+        "dead" if odd => die(),
+        // The others are busy; nobody waits when it happens.
+        "computing" if comm.rank() == 2 => die(),
+        "computing" => std::thread::sleep(Duration::from_secs(20)),
+        "dropped" if odd => return Ok(()),
         "early" if odd => return Err(comm.abort("rank 1: cannot read its data")),
         "left" if odd => return Ok(()),
         _ => {}

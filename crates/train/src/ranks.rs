@@ -4,7 +4,7 @@
 use crate::{Observer, Outcome, Plan, Start, TrainError, Trainer};
 use std::path::Path;
 use triax_comm::local::{LocalRank, World};
-use triax_comm::{Collective, Options, verify_same};
+use triax_comm::{Collective, Options};
 use triax_plan::Layout;
 use triax_spec::Run;
 use triax_tensor::Device;
@@ -72,22 +72,17 @@ pub fn train_in_threads(
     )
 }
 
-/// Runs a run file as one rank of a world whose other ranks are other processes. All find out before anything is
-/// allocated when they were started with another program or run file. `observer` is told on the first rank.
+/// Runs a run file as one rank of a world whose other ranks are other processes, which were started alike
+/// ([`triax_comm::verify_same`]). `observer` is told on the first rank.
 pub fn train_as_process(
     run: &Run,
     layout: &Layout,
-    mut collective: Box<dyn Collective>,
+    collective: Box<dyn Collective>,
     device: Box<dyn Device>,
     path: &Path,
     start: &Start,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    let text = run.to_toml();
-    let facts = [("program", concat!("triax ", env!("CARGO_PKG_VERSION"))), ("run file", text.as_str())];
-    let hashes = facts.map(|(name, text)| (name, blake3::hash(text.as_bytes()).to_hex().to_string()));
-    let facts: Vec<(&str, &str)> = hashes.iter().map(|(name, hash)| (*name, hash.as_str())).collect();
-    verify_same(&mut *collective, &facts)?;
     let rank = collective.rank();
     let plan = Plan::of_rank(run, layout, rank, &*device)?;
     let mut trainer = Trainer::open(plan, device, collective, path, start.clone())?;

@@ -215,6 +215,22 @@ pub(crate) struct Train {
     /// Replaces device.kind of the run file
     #[arg(long, value_parser = names::<DeviceKind>(DeviceKind::NAMES))]
     pub(crate) device: Option<DeviceKind>,
+    /// Ranks, as threads; 0 for as many as the run file names. Launchers (mpirun, srun) say it themselves
+    #[arg(long, default_value_t = 0)]
+    pub(crate) ranks: usize,
+    /// Seconds a rank waits for the others before it ends the run
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) peer_timeout: u64,
+    /// How often to start again from the last good checkpoint when the run crashes; on fewer ranks when as many no
+    /// longer come
+    #[arg(long, default_value_t = 0)]
+    pub(crate) max_restarts: u32,
+    /// With --max-restarts: start ranks by this command, as "mpirun -n {ranks}" or "srun -n {ranks}"
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) launch: Option<String>,
+    /// Stop as after a signal when standard input ends: whoever started this is gone, or wants it
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_ends: bool,
     /// Print each step as one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
@@ -292,7 +308,7 @@ pub(crate) struct VerifyLayouts {
     pub(crate) json: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Resume {
     /// Go on from the newest checkpoint; without one it is an error
     Must,
@@ -498,7 +514,8 @@ pub(crate) struct BenchTrain {
     /// Replaces the preset's vocabulary; GPT-2's is padded to 50304 by default
     #[arg(long)]
     pub(crate) vocab: Option<usize>,
-    /// Ranks, as threads: tp=2,pp=1,dp=1, also zero, sp, schedule, chunks, recompute
+    /// Ranks, as threads, or as the processes of mpirun or srun: tp=2,pp=1,dp=1, also zero, sp, schedule, chunks,
+    /// recompute
     #[arg(long, value_name = "tp=…,pp=…,dp=…")]
     pub(crate) layout: Option<String>,
     /// Micro-batches of each replica in a step

@@ -17,17 +17,30 @@ pub(crate) struct Failure {
     #[help]
     help: Option<String>,
     code: u8,
+    /// People know already.
+    told: bool,
 }
 
 impl Failure {
     /// The user asked for something impossible; nothing was started.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None, code: 2 }
+        Self { message: message.into(), help: None, code: 2, told: false }
     }
 
     /// Something failed while running.
     pub(crate) fn run(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None, code: 1 }
+        Self { message: message.into(), help: None, code: 1, told: false }
+    }
+
+    /// Only the exit code is left to say: another process, or another thread of this one, has told the rest.
+    pub(crate) fn told(code: u8) -> Self {
+        Self { message: String::new(), help: None, code, told: true }
+    }
+
+    /// Says which rank failed.
+    pub(crate) fn of_rank(mut self, rank: usize) -> Self {
+        self.message = format!("rank {rank}: {}", self.message);
+        self
     }
 
     /// What would work.
@@ -39,6 +52,9 @@ impl Failure {
     /// Shows the failure on standard error.
     pub(crate) fn report(self) -> ExitCode {
         let code = ExitCode::from(self.code);
+        if self.told {
+            return code;
+        }
         // Whole lines, so that paths and values can be searched for and copied; the terminal wraps them.
         // Fails only where a hook is set already, and this is the only place that sets one.
         let _ = miette::set_hook(Box::new(|_| {

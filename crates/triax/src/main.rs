@@ -11,8 +11,10 @@ mod files;
 mod interrupt;
 mod layout;
 mod machine;
+mod processes;
 mod random_steps;
 mod source;
+mod supervise;
 mod vocabulary;
 
 use arguments::{Arguments, Bench, Command, ExportTo, ImportFrom, Verify};

@@ -2,10 +2,13 @@
 //! speaks MPI and keeps them moving while the rank computes. Sums are made here, in the tree's order, from
 //! the other ranks' parts, so that their bits are those of [`crate::local`].
 //!
-//! A rank that is dropped without leaving ends all processes (`MPI_Abort`); a process that dies is noticed
-//! by the launcher, which ends the others. After an error the contents of views under way are undefined.
+//! The rank that finds why the world ended tells people and the others: when a peer is silent for too long, when
+//! ranks disagree, when a process of the same machine dies (`neighbours.rs`; those elsewhere are noticed by the
+//! launcher, which ends the others, or by the timeout), when a rank is dropped without leaving. After an error
+//! MPI is not finalised, and the contents of views under way are undefined.
 
 mod exchange;
+mod neighbours;
 mod port;
 mod progress;
 mod wire;
@@ -27,6 +30,13 @@ const LONGEST: usize = 1 << 30;
 
 /// How long the MPI thread, which never blocks, may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Ranks lose patience one after the other, so that one of them tells the rest.
+const STAGGER: Duration = Duration::from_millis(50);
+
+/// Shows people why the world ended. Called once at most, on the rank that has found it, from the thread that
+/// speaks MPI: the rank's own may be computing for as long as it takes the launcher to end everything.
+pub type Announce = fn(&CommError);
 
 /// This process's rank; one a process.
 pub struct MpiRank {
@@ -62,7 +72,9 @@ enum Command {
         id: u64,
     },
     Leave,
-    /// After everybody has left.
+    /// What this rank's own thread has found.
+    Broken(CommError),
+    /// After this rank has left.
     Stop,
     Abort,
 }
@@ -99,26 +111,31 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Keeps the first cause.
-    fn break_with(&self, cause: CommError) {
-        self.lock().broken.get_or_insert(cause);
+    /// Keeps the first cause; whether this is it.
+    fn break_with(&self, cause: CommError) -> bool {
+        let mut results = self.lock();
+        let first = results.broken.is_none();
+        results.broken.get_or_insert(cause);
+        drop(results);
         self.changed.notify_all();
+        first
     }
 }
 
 impl MpiRank {
     /// Initialises MPI. Once a process; an error the second time.
-    pub fn start(options: Options) -> Result<Self, CommError> {
+    pub fn start(options: Options, announce: Announce) -> Result<Self, CommError> {
         let (commands, receiver) = channel();
         let (tell, told) = channel();
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("triax-mpi".to_owned())
-            .spawn(move || serve(&receiver, &tell, theirs))
+            .spawn(move || serve(&receiver, &tell, theirs, options.timeout, announce))
             .map_err(|error| misuse(0, "MPI", format!("cannot start a thread: {error}")))?;
         let Ok(Some((rank, world, library))) = told.recv() else {
-            return Err(misuse(0, "MPI", "it was initialised before in this process".to_owned()));
+            let problem = "it was initialised before in this process, or finds no other".to_owned();
+            return Err(misuse(0, "MPI", problem));
         };
         Ok(Self {
             rank,
@@ -137,8 +154,12 @@ impl MpiRank {
 
     fn fail(&mut self, cause: impl Into<CommError>) -> CommError {
         self.pending.clear();
-        let mut results = self.shared.lock();
-        results.broken.get_or_insert(cause.into()).clone()
+        let cause = cause.into();
+        if self.shared.break_with(cause.clone()) {
+            self.command(Command::Broken(cause.clone()));
+            return cause;
+        }
+        self.shared.lock().broken.clone().unwrap_or(cause)
     }
 
     fn check_alive(&mut self, what: &str) -> Result<(), CommError> {
@@ -173,7 +194,7 @@ impl MpiRank {
 
     /// The result of the operation, or how it ended; `None` after the timeout.
     fn await_result(&self, id: u64) -> Option<Result<Vec<Vec<u8>>, CommError>> {
-        let deadline = Instant::now() + self.options.timeout;
+        let deadline = Instant::now() + self.options.timeout + STAGGER * self.rank.min(100) as u32;
         let mut results = self.shared.lock();
         loop {
             if let Some(gathered) = results.finished.remove(&id) {
@@ -206,12 +227,18 @@ impl MpiRank {
 }
 
 /// The MPI thread.
-fn serve(commands: &Receiver<Command>, tell: &Sender<Option<(usize, usize, String)>>, shared: Arc<Shared>) {
+fn serve(
+    commands: &Receiver<Command>,
+    tell: &Sender<Option<(usize, usize, String)>>,
+    shared: Arc<Shared>,
+    timeout: Duration,
+    announce: Announce,
+) {
     let port = Port::open();
     // Whoever asked waits for the answer.
     let _ = tell.send(port.as_ref().map(|port| (port.rank, port.world, port.library.clone())));
     if let Some(port) = port {
-        Progress::new(port, shared).run(commands);
+        Progress::new(port, shared, timeout, announce).run(commands);
     }
 }
 
@@ -306,7 +333,7 @@ impl Collective for MpiRank {
     }
 }
 
-/// A rank that ends without leaving takes the world with it; one that has left waits for the others to.
+/// A rank that ends without leaving ends the world; one that has left waits for the others to.
 impl Drop for MpiRank {
     fn drop(&mut self) {
         self.command(if self.left { Command::Stop } else { Command::Abort });

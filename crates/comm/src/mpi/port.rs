@@ -1,5 +1,6 @@
 //! The few MPI calls in use: messages of bytes on the world communicator, begun and tested by one thread.
 
+use super::neighbours::Process;
 use mpi::ffi;
 use mpi::topology::Communicator as _;
 use std::ffi::{c_int, c_void};
@@ -12,6 +13,8 @@ pub(super) struct Port {
     _universe: mpi::environment::Universe,
     pub(super) rank: usize,
     pub(super) world: usize,
+    /// Every rank's process, in their order.
+    pub(super) processes: Vec<Process>,
     /// The library's name and version.
     pub(super) library: String,
     /// Not for other threads.
@@ -78,7 +81,8 @@ impl Port {
         unsafe { ffi::MPI_Comm_set_errhandler(ffi::RSMPI_COMM_WORLD, ffi::RSMPI_ERRORS_RETURN) };
         let library = mpi::environment::library_version().unwrap_or_default();
         let library = library.split([',', '\n']).next().unwrap_or_default().trim().to_owned();
-        Some(Self { _universe: universe, rank, world, library, _thread: PhantomData })
+        let processes = all_processes(world)?;
+        Some(Self { _universe: universe, rank, world, processes, library, _thread: PhantomData })
     }
 
     /// Begins to send the buffer, whose memory nobody writes until the request is finished.
@@ -167,12 +171,32 @@ impl Port {
         Ok(Some((source as usize, bytes)))
     }
 
-    /// Ends all processes of the world.
-    pub(super) fn abort(&self) -> ! {
-        // SAFETY: MPI is initialised.
-        unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, 1) };
-        std::process::abort();
+    /// Leaves MPI as it is: to finalise it would wait for ranks that may never come.
+    pub(super) fn abandon(self) {
+        std::mem::forget(self);
     }
+}
+
+/// Tells every rank's process to every rank.
+fn all_processes(world: usize) -> Option<Vec<Process>> {
+    const WORDS: usize = 3;
+    let mine = Process::mine().to_words();
+    let mut all = vec![0u64; WORDS * world];
+    let bytes = size_of_val(&mine) as c_int;
+    // SAFETY: MPI is initialised; it reads the bytes of `mine` and writes as many for each rank of the world.
+    let code = unsafe {
+        ffi::MPI_Allgather(
+            mine.as_ptr().cast(),
+            bytes,
+            ffi::RSMPI_UINT8_T,
+            all.as_mut_ptr().cast(),
+            bytes,
+            ffi::RSMPI_UINT8_T,
+            ffi::RSMPI_COMM_WORLD,
+        )
+    };
+    check(code).ok()?;
+    Some(all.as_chunks::<WORDS>().0.iter().map(|words| Process::from_words(*words)).collect())
 }
 
 fn check(code: c_int) -> Result<(), MpiError> {

@@ -2,9 +2,10 @@
 //! and moves the rounds of [`super::exchange`] forward while the rank computes.
 
 use super::exchange::{self, After, Direction, Place, Round, SEGMENT};
+use super::neighbours::Neighbours;
 use super::port::{Buffer, MpiError, Port, Request};
 use super::wire::{Control, Garbled};
-use super::{Command, Operation as Begun, Shared};
+use super::{Announce, Command, Operation as Begun, Shared};
 use crate::error::State;
 use crate::{Call, Cause, CommError, Last, Operation, sums};
 use std::collections::{HashMap, VecDeque};
@@ -30,6 +31,14 @@ const NUMBERS: i32 = 32_000 / TAGS;
 const EAGER: Duration = Duration::from_micros(100);
 const REST_WAITED_FOR: Duration = Duration::from_micros(20);
 const REST: Duration = Duration::from_micros(100);
+/// The same while this rank has nothing under way.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// Between two looks whether the next rank on this machine lives.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a rank that ends early tries to tell the others.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Who announced which operation: the group's hash, the sequence number, the sender.
 type Key = (u64, u64, usize);
@@ -48,6 +57,11 @@ pub(super) struct Progress {
     /// Control messages that belong to no operation.
     sending: Vec<Request>,
     spare: Vec<Vec<f32>>,
+    neighbours: Neighbours,
+    next_look: Instant,
+    /// Shows people what this rank has found.
+    announce: Announce,
+    timeout: Duration,
 }
 
 struct Announced {
@@ -93,7 +107,14 @@ enum Phase {
 enum Trouble {
     Cause(CommError),
     Mpi(MpiError),
-    Garbled { from: usize },
+    Garbled {
+        from: usize,
+    },
+    /// Another rank has found why the world ended.
+    Told {
+        from: usize,
+        line: String,
+    },
 }
 
 impl From<MpiError> for Trouble {
@@ -103,9 +124,13 @@ impl From<MpiError> for Trouble {
 }
 
 impl Progress {
-    pub(super) fn new(port: Port, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(port: Port, shared: Arc<Shared>, timeout: Duration, announce: Announce) -> Self {
         let world = port.world;
         Self {
+            neighbours: Neighbours::new(&port.processes, port.rank),
+            next_look: Instant::now(),
+            announce,
+            timeout,
             port,
             shared,
             active: Vec::new(),
@@ -124,7 +149,7 @@ impl Progress {
         loop {
             let idle = self.active.is_empty() && self.sending.is_empty();
             let command = if idle {
-                commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                commands.recv_timeout(IDLE)
             } else if Instant::now() < eager_until {
                 std::thread::yield_now();
                 commands.try_recv().map_err(|error| match error {
@@ -138,9 +163,9 @@ impl Progress {
             let stepped = match command {
                 Ok(Command::Stop) => return self.stop(),
                 // The rank's thread is gone without a word.
-                Ok(Command::Abort) | Err(RecvTimeoutError::Disconnected) => self.port.abort(),
+                Ok(Command::Abort) | Err(RecvTimeoutError::Disconnected) => return self.depart(),
                 Ok(command) => self.obey(command).map(|()| true),
-                Err(RecvTimeoutError::Timeout) => self.step(),
+                Err(RecvTimeoutError::Timeout) => self.step().and_then(|moved| self.look().map(|()| moved)),
             };
             match stepped {
                 Ok(true) => eager_until = Instant::now() + EAGER,
@@ -150,15 +175,52 @@ impl Progress {
         }
     }
 
-    /// Finishes what is being told; MPI is finalised when this value is dropped.
+    /// After this rank has left: waits for the others to, since MPI's own end waits for all without an end of
+    /// its own; MPI is finalised when this value is dropped. When another rank fails meanwhile there is nobody
+    /// to wait for.
     fn stop(mut self) {
-        while !self.sending.is_empty() && self.step().is_ok() {
-            std::thread::yield_now();
+        let deadline = Instant::now() + self.timeout;
+        let me = self.port.rank;
+        while !self.sending.is_empty()
+            || self.left.iter().enumerate().any(|(rank, left)| rank != me && left.is_none())
+        {
+            let stepped = self.step().and_then(|_| self.look());
+            if stepped.is_err() || Instant::now() > deadline {
+                return self.port.abandon();
+            }
+            std::thread::sleep(REST);
         }
     }
 
-    fn fail(&mut self, trouble: Trouble) {
+    /// After a failure: the others are told, as far as they can be, and not waited for.
+    fn depart(mut self) {
         let rank = self.port.rank;
+        let cause = CommError::from(Cause::Gone { last: self.last_of(rank), panicked: false });
+        if self.shared.break_with(cause.clone()) {
+            self.tell_all(&cause);
+        }
+        let deadline = Instant::now() + FAREWELL;
+        while !self.sending.is_empty() && Instant::now() < deadline && self.step().is_ok() {
+            std::thread::sleep(REST);
+        }
+        self.port.abandon();
+    }
+
+    fn fail(&mut self, trouble: Trouble) {
+        self.active.clear();
+        let rank = self.port.rank;
+        if let Trouble::Told { from, line } = trouble {
+            self.shared.break_with(Cause::Told { by: from, line }.into());
+            return;
+        }
+        let trouble = match trouble {
+            // A connection breaks a moment before its process is gone.
+            Trouble::Mpi(error) => {
+                std::thread::sleep(2 * LOOK);
+                self.look().err().filter(|found| !matches!(found, Trouble::Mpi(_))).unwrap_or(error.into())
+            }
+            other => other,
+        };
         let what = || "MPI".to_owned();
         let cause = match trouble {
             Trouble::Cause(cause) => cause,
@@ -167,9 +229,58 @@ impl Progress {
                 let problem = format!("rank {from} speaks another version of this program's language");
                 Cause::Misuse { rank, what: what(), problem }.into()
             }
+            Trouble::Told { from, line } => Cause::Told { by: from, line }.into(),
         };
+        if self.shared.break_with(cause.clone()) {
+            self.spread(&cause);
+        }
+    }
+
+    /// Tells people and the other ranks what this one has found. Who gives up says why itself.
+    fn spread(&mut self, cause: &CommError) {
         self.active.clear();
-        self.shared.break_with(cause);
+        // Another rank may have found the same a moment ago, and told it.
+        let is_known = matches!(self.hear(), Err(Trouble::Told { .. }));
+        if !is_known && !matches!(cause.cause(), Cause::Aborted { .. } | Cause::Told { .. }) {
+            (self.announce)(cause);
+        }
+        self.tell_all(cause);
+    }
+
+    fn tell_all(&mut self, cause: &CommError) {
+        let message = Control::Broken { line: cause.to_string() }.encode();
+        for peer in (0..self.port.world).filter(|peer| *peer != self.port.rank) {
+            // Whoever cannot be told finds out by itself.
+            let sent = self.port.send(peer, CONTROL, Buffer::Bytes(message.clone()));
+            self.sending.extend(sent);
+        }
+    }
+
+    /// Whether the next rank on this machine lives.
+    fn look(&mut self) -> Result<(), Trouble> {
+        if Instant::now() < self.next_look {
+            return Ok(());
+        }
+        self.next_look = Instant::now() + LOOK;
+        if self.neighbours.dead(|rank| self.left[rank].is_none()).is_empty() {
+            return Ok(());
+        }
+        // Its last words may be that it left, or why it failed.
+        self.hear()?;
+        let dead = self.neighbours.dead(|rank| self.left[rank].is_none());
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let missing = dead.into_iter().map(|rank| self.last_of(rank)).collect();
+        Err(Trouble::Cause(Cause::Dead { by: self.port.rank, missing }.into()))
+    }
+
+    /// What a rank has begun last, as far as is known here.
+    fn last_of(&self, rank: usize) -> Last {
+        match &self.last[rank] {
+            Some((call, at)) => Last { rank, state: State::Began(Arc::clone(call)), since: at.elapsed() },
+            None => Last { rank, state: State::Nothing, since: Duration::ZERO },
+        }
     }
 
     fn obey(&mut self, command: Command) -> Result<(), Trouble> {
@@ -185,6 +296,7 @@ impl Progress {
                     self.sending.push(self.port.send(peer, CONTROL, bytes)?);
                 }
             }
+            Command::Broken(cause) => self.spread(&cause),
             Command::Stop | Command::Abort => {}
         }
         Ok(())
@@ -192,6 +304,7 @@ impl Progress {
 
     fn begin(&mut self, id: u64, operation: Begun) -> Result<(), Trouble> {
         let (members, index) = (operation.ranks.len(), operation.index);
+        self.last[self.port.rank] = Some((Arc::clone(&operation.call), Instant::now()));
         let (hears, tells) = exchange::partners(operation.call.operation, members, index);
         let rounds = exchange::rounds(&operation.call, members, index, SEGMENT);
         let mut active = Active {
@@ -251,6 +364,7 @@ impl Progress {
             heard = true;
             match Control::decode(&bytes).map_err(|Garbled| Trouble::Garbled { from })? {
                 Control::Left => self.left[from] = Some(Instant::now()),
+                Control::Broken { line } => return Err(Trouble::Told { from, line }),
                 Control::Began { call, ranks, tag, bytes } => {
                     let key = (group_hash(&call, &ranks), call.sequence, from);
                     let call = Arc::new(call);
@@ -303,9 +417,9 @@ impl Progress {
             ([], (_, tells)) => tells,
             (unheard, _) => unheard.to_vec(),
         };
-        let last = |rank: usize| match &self.last[rank] {
-            Some((call, at)) => Last { rank, state: State::Began(Arc::clone(call)), since: at.elapsed() },
-            None => Last { rank, state: State::Unknown, since: Duration::ZERO },
+        let last = |rank: usize| match self.last_of(rank) {
+            Last { state: State::Nothing, .. } => Last { rank, state: State::Unknown, since: Duration::ZERO },
+            known => known,
         };
         members.into_iter().map(|member| last(active.begun.ranks[member])).collect()
     }

@@ -11,6 +11,8 @@ pub(super) enum Control {
     Began { call: Call, ranks: Vec<usize>, tag: i32, bytes: Vec<u8> },
     /// The sender will begin nothing more.
     Left,
+    /// The world has ended, and this is why.
+    Broken { line: String },
 }
 
 /// What arrived is not a control message of this version.
@@ -19,13 +21,22 @@ pub(super) struct Garbled;
 
 const DTYPES: [DType; 5] = [DType::F32, DType::Bf16, DType::F16, DType::F64, DType::U32];
 const LEFT: u64 = u64::MAX;
+const BROKEN: u64 = u64::MAX - 1;
 
 impl Control {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Writer(Vec::new());
-        let Self::Began { call, ranks, tag, bytes } = self else {
-            out.number(LEFT);
-            return out.0;
+        let (call, ranks, tag, bytes) = match self {
+            Self::Began { call, ranks, tag, bytes } => (call, ranks, tag, bytes),
+            Self::Left => {
+                out.number(LEFT);
+                return out.0;
+            }
+            Self::Broken { line } => {
+                out.number(BROKEN);
+                out.bytes(line.as_bytes());
+                return out.0;
+            }
         };
         let (code, a, b) = match call.operation {
             Operation::AllReduce => (0, 0, 0),
@@ -55,6 +66,9 @@ impl Control {
         let code = from.number()?;
         if code == LEFT {
             return Ok(Self::Left);
+        }
+        if code == BROKEN {
+            return Ok(Self::Broken { line: from.text()? });
         }
         let (a, b) = (from.number()? as usize, from.number()? as usize);
         let operation = match code {
@@ -170,7 +184,9 @@ mod tests {
                 assert_eq!(Control::decode(&control.encode()), Ok(control));
             }
         }
-        assert_eq!(Control::decode(&Control::Left.encode()), Ok(Control::Left));
+        for control in [Control::Left, Control::Broken { line: "rank 1 gave up: ü".to_owned() }] {
+            assert_eq!(Control::decode(&control.encode()), Ok(control));
+        }
     }
 
     #[test]

@@ -5,11 +5,11 @@ use crate::arguments::{BenchTrain, DeviceArguments};
 use crate::console::{bytes, count, json_line};
 use crate::failure::{Failure, with_causes};
 use crate::random_steps::{RandomSteps, Step, median};
-use crate::{layout, machine};
+use crate::{layout, machine, processes};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use triax_comm::Collective;
-use triax_comm::local::LocalRank;
 use triax_spec::model::Model;
 use triax_spec::run::{Amount, Checkpoint, Data, Device, GlobalBatch, Numerics};
 use triax_spec::{Preset, Run, presets};
@@ -18,6 +18,9 @@ use triax_train::{Plan, TrainError, in_threads};
 
 /// GPT-2's 50257 ids, padded as its trainers do.
 const PADDED_GPT2_VOCABULARY: usize = 50304;
+
+/// How long ranks that are processes wait for each other.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Serialize)]
 struct Outcome {
@@ -44,28 +47,43 @@ struct Outcome {
 }
 
 pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
-    let preset = preset(&arguments.model)?;
-    let model = model(preset, arguments)?;
-    let peak = machine::peak_of(arguments.device, arguments.dtype)?;
-    let run = run_of(preset, model, arguments)?;
-    let planned = super::plan::layout_of(&run, 0)?;
-    let threads = machine::threads_of_a_rank(arguments.device.threads, planned.world());
+    let launch = processes::launched()?;
+    // Under a launcher the ranks fail alike, and the first one says why.
+    let alike = |failure| match &launch {
+        Some(launch) => {
+            processes::before_meeting(launch, Err::<(), _>(failure)).expect_err("it is a failure")
+        }
+        None => failure,
+    };
+    let prepare = || {
+        let preset = preset(&arguments.model)?;
+        let run = run_of(preset, model(preset, arguments)?, arguments)?;
+        let planned = super::plan::layout_of(&run, launch.as_ref().map_or(0, |launch| launch.world))?;
+        Ok::<_, Failure>((preset, run, planned))
+    };
+    let (preset, run, planned) = prepare().map_err(alike)?;
+    let first = launch.as_ref().is_none_or(|launch| launch.rank == 0);
+    let peak = if first { machine::peak_of(arguments.device, arguments.dtype)? } else { None };
+    let ranks_here = launch.as_ref().and_then(|launch| launch.local_world).unwrap_or(planned.world());
+    let threads = machine::threads_of_a_rank(arguments.device.threads, ranks_here);
     let arguments_of_a_rank = DeviceArguments { threads, ..arguments.device };
     let device = machine::device(arguments_of_a_rank)?;
     let description = device.describe();
     let plan =
         Plan::of_rank(&run, &planned, 0, &*device).map_err(|error| Failure::usage(with_causes(&error)))?;
     let parameters = triax_spec::parameters(&run.model);
-    eprintln!("{}: {} parameters, {description}, {planned}", preset.name, count(parameters as f64));
-    eprint!("{}", machine::memory_table(plan.table(), plan.scratch_bytes()));
+    if first {
+        eprintln!("{}: {} parameters, {description}, {planned}", preset.name, count(parameters as f64));
+        eprint!("{}", machine::memory_table(plan.table(), plan.scratch_bytes()));
+    }
     let memory = Class::ALL.iter().map(|&class| (class.name(), plan.table().class_bytes(class))).collect();
     let scratch_bytes = plan.scratch_bytes();
     drop((plan, device));
     let (mut losses, mut step_s) = (Vec::new(), Vec::new());
-    let steps_of = |rank: LocalRank, tell: &mut dyn FnMut(usize, Step)| -> Result<(), TrainError> {
+    let steps_of = |rank: Box<dyn Collective>, tell: &mut dyn FnMut(usize, Step)| -> Result<(), TrainError> {
         let device = machine::device(arguments_of_a_rank).expect("this device was made before");
         let plan = Plan::of_rank(&run, &planned, rank.rank(), &*device)?;
-        let mut steps = RandomSteps::new(&run, plan, device, Box::new(rank))?;
+        let mut steps = RandomSteps::new(&run, plan, device, rank)?;
         for step in 0..=arguments.steps {
             tell(step, steps.step()?);
         }
@@ -79,13 +97,26 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
         }
         eprintln!("step {step}: loss {loss:.4}, {seconds:.3} s");
     };
-    in_threads(
-        planned.world(),
-        Default::default(),
-        |rank| steps_of(rank, tell),
-        |rank| steps_of(rank, &mut |_, _| ()),
-    )
-    .map_err(|error| Failure::run(with_causes(&error)))?;
+    if let Some(launch) = &launch {
+        let asked = format!("{arguments:?}");
+        let collective = processes::meet(launch, PATIENCE, &[("arguments", &asked)])?;
+        if first {
+            eprintln!("{launch}; {}", collective.describe());
+        }
+        let done = if first { steps_of(collective, tell) } else { steps_of(collective, &mut |_, _| ()) };
+        done.map_err(|error| processes::failure(launch.rank, error))?;
+        if !first {
+            return Ok(());
+        }
+    } else {
+        in_threads(
+            planned.world(),
+            Default::default(),
+            |rank| steps_of(Box::new(rank), tell),
+            |rank| steps_of(Box::new(rank), &mut |_, _| ()),
+        )
+        .map_err(|error| Failure::run(with_causes(&error)))?;
+    }
     let tokens = (arguments.batch * arguments.seq) as f64;
     let tokens_per_s = tokens / median(&step_s);
     let outcome = Outcome {

@@ -3,11 +3,14 @@
 use crate::arguments::{self, DeviceArguments, Train};
 use crate::console::{Progress, bytes, count, duration, json_line};
 use crate::failure::{Failure, with_causes};
-use crate::{files, interrupt, machine};
+use crate::{files, interrupt, machine, processes, supervise};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use triax_comm::launch::{self, Launch};
+use std::time::Duration;
+use triax_comm::launch::Launch;
+use triax_comm::{Mesh, Options};
+use triax_plan::Layout;
 use triax_spec::Run;
 use triax_train::checkpoint::Saved;
 use triax_train::watch::{Alarm, Response};
@@ -17,13 +20,15 @@ use triax_train::{
 };
 
 pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
+    if let Some(launch) = processes::launched()? {
+        return as_process(arguments, &launch);
+    }
+    if arguments.max_restarts > 0 || arguments.launch.is_some() {
+        return supervise::run(arguments);
+    }
     let run = load(arguments)?;
     let folder = folder(arguments);
-    let launch = launch::from_environment().map_err(|error| Failure::usage(error.to_string()))?;
-    if let Some(launch) = launch.filter(|launch| launch.world > 1) {
-        return as_process(arguments, &run, &folder, &launch);
-    }
-    let layout = super::plan::layout_of(&run, 0)?;
+    let layout = super::plan::layout_of(&run, arguments.ranks)?;
     let world = layout.world();
     let threads = machine::threads_of_a_rank(run.device.threads, world);
     let selected = DeviceArguments { threads, ..machine::selected(&run) };
@@ -53,11 +58,11 @@ pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
     }
     drop((plans, device));
 
-    let mut start = start_of(arguments)?;
+    let mut start = start_of(arguments, 0)?;
     start.peak_flops = peak.map(|gflops| gflops * 1e9);
     let device = || machine::device(selected).expect("this device was made before");
     let mut shown = Shown::new(arguments.json);
-    let options = Default::default();
+    let options = Options { timeout: Duration::from_secs(arguments.peer_timeout) };
     let outcome = train_in_threads(&run, &layout, options, &device, &folder, &start, &mut shown);
     // Not before: a run that is refused leaves its folder as it was.
     if folder.is_dir() && outcome.is_ok() {
@@ -66,53 +71,92 @@ pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
     shown.finish(&outcome.map_err(failure)?, &folder)
 }
 
-/// This process is one rank of a launch.
-fn as_process(arguments: &Train, run: &Run, folder: &Path, launch: &Launch) -> Result<(), Failure> {
-    eprintln!("{launch}");
-    let layout = super::plan::layout_of(run, launch.world)?;
-    let collective = processes()?;
-    let threads = machine::threads_of_a_rank(run.device.threads, launch.world);
-    let device = machine::device(DeviceArguments { threads, ..machine::selected(run) })?;
-    let mut shown = Shown::new(arguments.json && launch.rank == 0);
-    let start = start_of(arguments)?;
-    let outcome = train_as_process(run, &layout, collective, device, folder, &start, &mut shown);
-    if launch.rank > 0 {
-        return outcome.map(drop).map_err(failure);
+/// This process is one rank of a launch. The first rank shows the run; each shows what it alone has found.
+fn as_process(arguments: &Train, launch: &Launch) -> Result<(), Failure> {
+    let rank = launch.rank;
+    let alone = || {
+        if arguments.max_restarts > 0 || arguments.launch.is_some() || arguments.ranks > 0 {
+            let problem =
+                "--max-restarts, --launch and --ranks are for whoever starts the ranks, and this is one";
+            return Err(Failure::usage(format!("{problem}: {launch}"))
+                .help("triax train RUN --max-restarts 3 --launch \"mpirun -n {ranks}\" starts all of them"));
+        }
+        // Signals are listened to before MPI starts: a launcher that ends everything is polite first.
+        Ok((load(arguments)?, start_of(arguments, rank)?))
+    };
+    let (run, start) = processes::before_meeting(launch, alone())?;
+    let folder = folder(arguments);
+    if rank == 0 {
+        eprintln!("{launch}");
     }
-    shown.finish(&outcome.map_err(failure)?, folder)
+    let timeout = Duration::from_secs(arguments.peer_timeout);
+    let text = run.to_toml();
+    let place = folder.to_string_lossy();
+    let collective = processes::meet(launch, timeout, &[("run file", &text), ("run folder", &place)])?;
+    let layout = Layout::new(&run, launch.world).map_err(|error| processes::usage(rank, &error.into()))?;
+    let ranks_here = launch.local_world.unwrap_or(launch.world);
+    let threads = machine::threads_of_a_rank(run.device.threads, ranks_here);
+    let device = machine::device(DeviceArguments { threads, ..machine::selected(&run) })
+        .map_err(|failure| failure.of_rank(rank))?;
+    let plan =
+        Plan::of_rank(&run, &layout, rank, &*device).map_err(|error| processes::usage(rank, &error))?;
+    if rank == 0 {
+        let parameters = count(triax_spec::parameters(&run.model) as f64);
+        eprintln!("{parameters} parameters on {}, run folder {}", device.describe(), folder.display());
+        eprintln!("{layout}; {}", collective.describe());
+        if layout.world() <= SHOWN_RANKS {
+            eprint!("{}", mesh(&layout));
+        }
+        eprint!("{plan}");
+    }
+    let needed = plan.total_bytes();
+    if let Some(available) = available_memory()
+        && needed > available
+    {
+        let micro_batch = run.layout.micro_batch;
+        return Err(failure(TrainError::Memory { needed, available, micro_batch }).of_rank(rank));
+    }
+    drop(plan);
+    let mut shown = Shown::new(arguments.json && rank == 0);
+    let outcome = train_as_process(&run, &layout, collective, device, &folder, &start, &mut shown)
+        .map_err(|error| processes::failure(rank, error))?;
+    if rank > 0 {
+        return Ok(());
+    }
+    keep_tokenizer(&run, &folder)?;
+    shown.finish(&outcome, &folder)
 }
 
-/// This process's end of the world of processes.
-#[cfg(feature = "mpi")]
-fn processes() -> Result<Box<dyn triax_comm::Collective>, Failure> {
-    let rank = triax_comm::mpi::MpiRank::start(Default::default());
-    Ok(Box::new(rank.map_err(|error| Failure::run(error.to_string()))?))
+/// Worlds up to this size are shown rank by rank.
+const SHOWN_RANKS: usize = 64;
+
+fn mesh(layout: &Layout) -> Mesh {
+    let Layout { tensor, data, pipeline, .. } = *layout;
+    Mesh::new(triax_comm::Layout { tensor, data, pipeline }, 0)
 }
 
-#[cfg(not(feature = "mpi"))]
-fn processes() -> Result<Box<dyn triax_comm::Collective>, Failure> {
-    Err(Failure::usage("this build has no MPI, which carries data between processes")
-        .help("build with `--features mpi` (Debian: libopenmpi-dev, libclang-dev), or start it by hand: ranks are threads then"))
-}
-
-fn start_of(arguments: &Train) -> Result<Start, Failure> {
+fn start_of(arguments: &Train, rank: usize) -> Result<Start, Failure> {
     let mut start = Start::new(match arguments.resume {
         arguments::Resume::Must => Resume::Must,
         arguments::Resume::IfPresent => Resume::IfPresent,
         arguments::Resume::Never => Resume::Never,
     });
     start.stop = interrupt::flag()?;
+    // Launchers give the first rank their own standard input, and the others none.
+    if arguments.until_stdin_ends && rank == 0 {
+        interrupt::when_stdin_ends(std::sync::Arc::clone(&start.stop));
+    }
     Ok(start)
 }
 
-fn load(arguments: &Train) -> Result<Run, Failure> {
+pub(crate) fn load(arguments: &Train) -> Result<Run, Failure> {
     let mut overrides = arguments.overrides.clone();
     overrides.extend(arguments.device.map(|kind| format!("device.kind={kind}")));
     Run::load(&arguments.run, &overrides).map_err(|errors| Failure::usage(errors.to_string()))
 }
 
 /// `--out`, or `runs/` and the run file's name.
-fn folder(arguments: &Train) -> PathBuf {
+pub(crate) fn folder(arguments: &Train) -> PathBuf {
     arguments.out.clone().unwrap_or_else(|| {
         let stem = arguments.run.file_stem().unwrap_or(arguments.run.as_os_str());
         Path::new("runs").join(stem)

@@ -5,8 +5,10 @@ mod curate;
 mod demo;
 mod eval;
 mod gguf;
+mod launching;
 mod layouts;
 mod misuse;
+mod restarts;
 mod road;
 mod serve;
 
