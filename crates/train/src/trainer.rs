@@ -12,7 +12,7 @@
 //! alone holds the run directory and tells what happens.
 
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, Disk, LocalDisk, Resume, Saver, Skipped, State, Writer,
+    Checkpoint, CheckpointError, Disk, LocalDisk, Resume, Saved, Saver, Skipped, State, Writer,
 };
 use crate::checkpoint::{choose, clean, list};
 use crate::directory::RunDirectory;
@@ -24,7 +24,7 @@ use crate::{Engine, Observer, Outcome, Plan, Started, StepReport, TrainError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use triax_comm::{Axis, Collective};
 use triax_model::TensorSource;
 use triax_spec::run::Precision;
@@ -50,6 +50,9 @@ impl Start {
         Self { resume, stop: Arc::default(), peak_flops: None, initial: None, disk: Arc::new(LocalDisk) }
     }
 }
+
+/// Between two looks whether all ranks have written their parts of a checkpoint.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What a step has found, before it is decided what becomes of it.
 struct Found {
@@ -236,7 +239,7 @@ impl Trainer {
         if self.progress.step > 0 && self.saved != Some(self.progress.step) {
             self.save(observer)?;
         }
-        if let Some(saved) = self.saver.wait()? {
+        if let Some(saved) = self.settle()? {
             observer.checkpoint(&saved);
         }
         observer.stopped(&outcome);
@@ -343,7 +346,7 @@ impl Trainer {
             }
             Response::Stop | Response::Limit(_) => {
                 // A save that is under way is finished; the gradients are thrown away.
-                self.saver.wait()?;
+                self.settle()?;
                 let key = if reason == "spike" { "train.on_spike" } else { "train.on_nonfinite" };
                 Err(TrainError::Alarm {
                     step: self.progress.step,
@@ -394,9 +397,7 @@ impl Trainer {
     /// Takes weights, moments and statistics from the newest checkpoint, or the first ones when there is none.
     /// Returns the position of that state.
     fn roll_back(&mut self) -> Result<u64, TrainError> {
-        self.saver.wait()?;
-        // Whatever the first rank was writing is there now.
-        self.engine.gather(&[], "rollback")?;
+        self.settle()?;
         let Some((_, newest)) = list(&self.path)?.pop() else {
             match &self.initial {
                 Some(source) => self.engine.load_weights(&**source)?,
@@ -434,6 +435,42 @@ impl Trainer {
         Ok(())
     }
 
+    /// Waits until every rank has written its part of the save that is under way, or one could not.
+    fn settle(&mut self) -> Result<Option<Saved>, TrainError> {
+        const WRITING: u8 = 0;
+        const WRITTEN: u8 = 1;
+        const FAILED: u8 = 2;
+        if self.engine.mesh().world() == 1 {
+            return Ok(self.saver.wait()?);
+        }
+        let mut outcome = None;
+        loop {
+            if outcome.is_none() && !self.saver.is_writing() {
+                outcome = Some(self.saver.wait());
+            }
+            let mine = match &outcome {
+                None => WRITING,
+                Some(Ok(_)) => WRITTEN,
+                Some(Err(_)) => FAILED,
+            };
+            let all = self.engine.gather(&[mine], "checkpoint")?;
+            if let Some(rank) = all.iter().position(|word| word[0] == FAILED) {
+                // The first rank waits for parts that may never come.
+                self.saver.abandon();
+                if let Some(outcome) = outcome {
+                    outcome?;
+                }
+                let message = "its part of the checkpoint could not be written".to_owned();
+                return Err(TrainError::Elsewhere { rank, message });
+            }
+            match outcome {
+                Some(Ok(saved)) if all.iter().all(|word| word[0] == WRITTEN) => return Ok(saved),
+                unfinished => outcome = unfinished,
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
     fn save(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         self.watch.checkpointed();
         let state = State {
@@ -447,7 +484,7 @@ impl Trainer {
         };
         self.saved = Some(self.progress.step);
         if self.engine.mesh().world() > 1 {
-            if let Some(earlier) = self.saver.wait()? {
+            if let Some(earlier) = self.settle()? {
                 observer.checkpoint(&earlier);
             }
             if self.engine.mesh().rank() == 0 {

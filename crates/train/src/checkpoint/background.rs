@@ -197,7 +197,17 @@ impl Saver {
         if ended { self.wait() } else { Ok(None) }
     }
 
-    /// Waits for the save that runs, if there is one.
+    /// Whether a save is under way.
+    pub fn is_writing(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.writer.is_finished())
+    }
+
+    /// The other ranks' parts will not come: a save that waits for them fails.
+    pub fn abandon(&self) {
+        self.job.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the save that runs, if there is one; on the first of several ranks until all have written.
     pub fn wait(&mut self) -> Result<Option<Saved>, CheckpointError> {
         let Some(Running { writer, stopped }) = self.running.take() else { return Ok(None) };
         match writer.join() {
@@ -251,7 +261,7 @@ impl Drop for Saver {
     /// A save that was begun is finished, so that leaving early loses nothing. Its own failure is not told here:
     /// who leaves early has an error to tell already, and an unfinished save leaves nothing behind.
     fn drop(&mut self) {
-        self.job.abandoned.store(true, Ordering::Relaxed);
+        self.abandon();
         if let Some(running) = self.running.take() {
             let _ = running.writer.join();
         }

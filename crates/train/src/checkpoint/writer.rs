@@ -85,8 +85,10 @@ pub(super) fn write(
     let unfinished = with_suffix(&folder, UNFINISHED);
     let needed = contents.shards.iter().map(Shard::bytes).sum();
     let error = |source| {
-        // Best effort: what cannot be removed now is removed at the next start.
-        let _ = disk.remove_folder(&unfinished);
+        // Best effort: what cannot be removed now is removed at the next start. The others may be writing there.
+        if writer.rank == 0 {
+            let _ = disk.remove_folder(&unfinished);
+        }
         write_error(run_directory, &folder, needed, source)
     };
     if writer.ranks == 1 {
