@@ -126,3 +126,99 @@ impl Exchange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use triax_comm::local::World;
+    use triax_tensor::cpu::{Cpu, Kernel};
+    use triax_tensor::{DeviceExt, Mask, Table};
+
+    const HIDDEN: usize = 6;
+
+    /// Small whole numbers: products and sums of them are exact in f32, and so are the inner products here.
+    fn numbers(seed: usize, rank: usize, len: usize) -> Vec<f32> {
+        let mix =
+            |i: usize| (i + 1).wrapping_mul(2_654_435_761 + 97 * seed) ^ (rank + 1).wrapping_mul(40_503);
+        (0..len).map(|i| ((mix(i) >> 7) % 19) as f32 - 9.0).collect()
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> i64 {
+        assert_eq!(a.len(), b.len());
+        a.iter().zip(b).map(|(&a, &b)| a as i64 * b as i64).sum()
+    }
+
+    /// Runs both functions on every rank of a group: what `spread` makes of `local`, and `join` of `partial`.
+    fn spread_and_join(
+        size: usize,
+        sequence: bool,
+        tokens: usize,
+        local: impl Fn(usize) -> Vec<f32> + Sync,
+        partial: impl Fn(usize) -> Vec<f32> + Sync,
+    ) -> Vec<(Vec<f32>, Vec<f32>)> {
+        let run = |mut rank: triax_comm::local::LocalRank, index: usize| {
+            let parts = if sequence { size } else { 1 };
+            let mut table = Table::new();
+            let mut add = |name: &str, rows| table.add(name, Class::Workspace, DType::F32, rows, HIDDEN);
+            let own = add("local", tokens / parts);
+            let exchange = Exchange {
+                partial: add("partial", tokens),
+                gathered: sequence.then(|| add("gathered", tokens)),
+            };
+            let mut device = Cpu::new(1, Kernel::Auto).unwrap();
+            device.allocate(table.bytes(), 0).unwrap();
+            device.upload_slice(own, &local(index));
+            device.upload_slice(exchange.partial, &partial(index));
+            let group = Group { ranks: (0..size).collect(), index, name: "tensor" };
+            let pass = Pass { parts, part: index % parts, ..Pass::plain(1, tokens, Mask::Causal) };
+            let results = {
+                let mut rank =
+                    Rank { device: &mut device, collective: Some(&mut rank), tensor: Some(&group) };
+                let all = exchange.spread(&mut rank, &pass, own, None, "values").unwrap();
+                let sum = exchange.join(&mut rank, &pass, "values").unwrap();
+                (rank.device.download_vec(all), rank.device.download_vec(sum))
+            };
+            rank.leave().unwrap();
+            results
+        };
+        std::thread::scope(|scope| {
+            let run = &run;
+            let ranks = World::new(size, Default::default()).into_iter().enumerate();
+            let threads: Vec<_> = ranks.map(|(index, rank)| scope.spawn(move || run(rank, index))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    /// ⟨spread x, y⟩ = ⟨x, join y⟩, where what all ranks hold the same of counts once: copy and sum are adjoint, and
+    /// so are gather and sum-and-scatter. As each is the forward of one operator and the backward of another, this is
+    /// the adjointness of all four.
+    #[test]
+    fn spreading_and_joining_are_adjoint_for_every_size_of_group() {
+        for size in 1..=8 {
+            for sequence in [false, true] {
+                let tokens = 3 * size;
+                let local = |rank: usize| {
+                    // Without sequence parallelism all ranks hold the same.
+                    if sequence { numbers(1, rank, 3 * HIDDEN) } else { numbers(1, 0, tokens * HIDDEN) }
+                };
+                let partial = |rank: usize| numbers(2, rank, tokens * HIDDEN);
+                let results = spread_and_join(size, sequence, tokens, local, partial);
+                let outside: i64 = (0..size).map(|rank| dot(&results[rank].0, &partial(rank))).sum();
+                let inside: i64 = if sequence {
+                    (0..size).map(|rank| dot(&local(rank), &results[rank].1)).sum()
+                } else {
+                    dot(&local(0), &results[0].1)
+                };
+                assert_eq!(outside, inside, "{size} ranks, sequence parallel: {sequence}");
+                assert!(outside != 0);
+                let first = &results[0];
+                assert!(
+                    results.iter().all(|(spread, _)| *spread == first.0),
+                    "every rank sees the same tokens"
+                );
+                let same = results.iter().all(|(_, joined)| *joined == first.1);
+                assert!(sequence || same, "every rank has the same sum");
+            }
+        }
+    }
+}
