@@ -1,8 +1,9 @@
 //! Parameter values: first ones by name and index, given ones from a [`TensorSource`], current ones back.
 
 use crate::{Init, ModelError, Parameter};
+use std::ops::Range;
 use triax_tensor::philox::Stream;
-use triax_tensor::{Coding, Device, DeviceExt};
+use triax_tensor::{Coding, Device, DeviceExt, View};
 
 /// Named tensors in this crate's names and layouts, see [`crate::declare`].
 pub trait TensorSource {
@@ -24,13 +25,7 @@ pub trait TensorSource {
 /// Fills every parameter; element i of a parameter depends on `seed`, its name and i alone.
 pub(crate) fn initialise(device: &mut dyn Device, parameters: &[Parameter], seed: u64) {
     for parameter in parameters {
-        match parameter.init {
-            Init::Normal { std } => {
-                let first = (parameter.rows.start * parameter.row_len()) as u64;
-                device.fill_normal(parameter.weight, Stream::named(seed, &parameter.name), first, 0.0, std);
-            }
-            Init::Constant(value) => device.fill(parameter.weight, value),
-        }
+        parameter.initialise(device, seed, 0..parameter.weight.len(), parameter.weight);
     }
 }
 
@@ -40,21 +35,45 @@ pub(crate) fn load(
     parameters: &[Parameter],
     source: &dyn TensorSource,
 ) -> Result<(), ModelError> {
-    for parameter in parameters {
-        let values = source.tensor(&parameter.name)?;
-        let expected = parameter.dims.iter().product();
+    parameters
+        .iter()
+        .try_for_each(|parameter| parameter.load(device, source, 0..parameter.weight.len(), parameter.weight))
+}
+
+impl Parameter {
+    /// First values of the elements `held` of those that this rank holds, to the view `to`.
+    pub fn initialise(&self, device: &mut dyn Device, seed: u64, held: Range<usize>, to: View) {
+        let first = (self.elements().start + held.start) as u64;
+        match self.init {
+            Init::Normal { std } => {
+                device.fill_normal(to, Stream::named(seed, &self.name), first, 0.0, std);
+            }
+            Init::Constant(value) => device.fill(to, value),
+        }
+    }
+
+    /// The elements `held` of those that this rank holds from `source`, to the view `to`.
+    pub fn load(
+        &self,
+        device: &mut dyn Device,
+        source: &dyn TensorSource,
+        held: Range<usize>,
+        to: View,
+    ) -> Result<(), ModelError> {
+        let values = source.tensor(&self.name)?;
+        let expected = self.dims.iter().product();
         if values.len() != expected {
             return Err(ModelError::TensorLength {
-                name: parameter.name.clone(),
+                name: self.name.clone(),
                 found: values.len(),
                 expected,
-                dims: parameter.dims.clone(),
+                dims: self.dims.clone(),
             });
         }
-        let row = parameter.row_len();
-        device.upload_slice(parameter.weight, &values[parameter.rows.start * row..parameter.rows.end * row]);
+        let first = self.elements().start;
+        device.upload_slice(to, &values[first + held.start..first + held.end]);
+        Ok(())
     }
-    Ok(())
 }
 
 /// The weights in a device's memory as a source; of networks whose layers are whole.

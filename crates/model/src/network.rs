@@ -50,6 +50,8 @@ pub struct Network {
     chunks: Vec<Range<usize>>,
     /// Of layers whose gradients of the group are finished.
     finished: Vec<bool>,
+    /// The layer whose working copy is there, where layers share it.
+    packed: Option<usize>,
     pub(crate) slots: Vec<Slot>,
     gradients: Option<Gradients>,
     /// F64 `[1, micro-batches]`.
@@ -60,8 +62,33 @@ pub struct Network {
     step: Step,
 }
 
-/// Called when all gradients of a layer (its index among this rank's) are finished.
-pub type LayerDone<'f> = &'f mut dyn FnMut(&mut Rank<'_>, usize) -> Result<(), CommError>;
+/// What the caller does around each layer (its index among this rank's) of a pass; all ranks that hold the same
+/// layers are called in the same order.
+pub trait LayerHooks {
+    /// The weights of `layer` are about to be read, after them those of `next`; where layers share buffers, they must
+    /// be there when this returns, and those of `next` may be on their way.
+    fn weights(&mut self, _: &mut Rank<'_>, _layer: usize, _next: Option<usize>) -> Result<(), CommError> {
+        Ok(())
+    }
+
+    /// The gradients of `layer` are about to be written to a buffer that layers share.
+    fn gradients(&mut self, _: &mut Rank<'_>, _layer: usize) -> Result<(), CommError> {
+        Ok(())
+    }
+
+    /// Whether the pass runs the last micro-batch of a group, so that layers' gradients are finished on the way.
+    fn is_last(&self) -> bool {
+        false
+    }
+
+    /// All gradients of `layer` are finished: of the group, or of the micro-batch where layers share buffers.
+    fn done(&mut self, _: &mut Rank<'_>, _layer: usize) -> Result<(), CommError> {
+        Ok(())
+    }
+}
+
+/// Nothing.
+impl LayerHooks for () {}
 
 /// One transformer layer.
 pub(crate) struct Layer {
@@ -96,6 +123,9 @@ struct Gradients {
     halves: Option<LayerHalves>,
     /// Gradients of the residual stream, act `[l, h]`: two in a pipeline, so that one can be under way.
     residuals: Vec<View>,
+    /// Where a chunk's input can arrive while another micro-batch is computed, act `[l, h]`; absent where the
+    /// embedding is in front of all chunks.
+    received: Option<View>,
 }
 
 /// How far the current step is.
@@ -167,7 +197,12 @@ impl Network {
             .collect();
         let parameters = builder.parameters.len();
         let whole = stage.first && stage.last && chunks.len() == 1;
+        let alone = stage.first && chunks.len() == 1;
         let gradients = options.training.then(|| Gradients {
+            received: (!alone).then(|| {
+                let name = "activation that arrives ahead".to_owned();
+                builder.local_rows(name, Class::Workspace, options.dtype, model.hidden)
+            }),
             buffers: GradientBuffers::plan(builder),
             halves: (!options.deferred).then(|| LayerHalves::plan_shared(builder)),
             residuals: (0..if whole { 1 } else { 2 })
@@ -186,6 +221,7 @@ impl Network {
             needs: std::mem::take(&mut builder.needs),
             embedding,
             finished: vec![false; layers.len()],
+            packed: None,
             layers,
             head,
             step: Step { chunks: vec![0; chunks.len()], ..Step::default() },
@@ -233,7 +269,7 @@ impl Network {
         }
     }
 
-    /// First values of all parameters: normal with the model's std (output projections scaled if it says
+    /// First values of all parameters, where layers share no buffers: normal with the model's std (output projections scaled if it says
     /// so), norms 1, biases 0.
     pub fn initialise(&self, device: &mut dyn Device, seed: u64) {
         init::initialise(device, &self.parameters, seed);
@@ -250,10 +286,10 @@ impl Network {
     }
 
     /// Makes the working copies of all weights; to be called whenever the masters have changed.
-    pub fn pack_weights(&self, device: &mut dyn Device) {
-        for layer in &self.layers {
-            layer.attention.pack(device);
-            layer.feed_forward.pack(device);
+    pub fn pack_weights(&mut self, device: &mut dyn Device) {
+        self.packed = None;
+        if !self.options.shared.weights {
+            self.layers.iter().for_each(|layer| layer.pack(device));
         }
         if let Some(head) = &self.head {
             head.pack(device);
@@ -271,13 +307,13 @@ impl Network {
     pub fn begin_group(&mut self, device: &mut dyn Device) {
         self.step.head = 0;
         self.step.chunks.fill(0);
-        self.finished.fill(false);
+        let shared = self.options.shared.gradients;
+        self.finished.fill(shared);
         if let Some(embedding) = &self.embedding {
             embedding.begin_group(device);
         }
-        for layer in &self.layers {
-            layer.attention.begin_group(device);
-            layer.feed_forward.begin_group(device);
+        if !shared {
+            self.layers.iter().for_each(|layer| layer.begin_group(device));
         }
         if let Some(head) = &self.head {
             head.begin_group(device);
@@ -285,18 +321,17 @@ impl Network {
     }
 
     /// One micro-batch of a whole network: losses, and gradients added to those of the group. `grad_scale` is the
-    /// loss scale divided by the number of tokens that count in the whole global batch. `done`: see
-    /// [`Network::backward`].
+    /// loss scale divided by the number of tokens that count in the whole global batch.
     pub fn forward_backward(
         &mut self,
         rank: &mut Rank<'_>,
         batch: &MicroBatch<'_>,
         grad_scale: f32,
-        done: Option<LayerDone<'_>>,
+        hooks: &mut dyn LayerHooks,
     ) -> Result<(), CommError> {
         self.upload(rank.device, 0, batch);
-        self.forward(rank, 0, 0, grad_scale)?;
-        self.backward(rank, 0, 0, 0, done)
+        self.forward(rank, 0, 0, grad_scale, hooks)?;
+        self.backward(rank, 0, 0, 0, hooks)
     }
 
     /// Copies a micro-batch to the device, for the passes of `slot`.
@@ -359,6 +394,11 @@ impl Network {
         slot.output_of(layers - 1, layers).row_range(0, slot.pass.local_tokens())
     }
 
+    /// Where the whole micro-batch that is to become [`Network::input`] can arrive before it has a slot.
+    pub fn received(&self) -> Option<View> {
+        self.gradients.as_ref().and_then(|gradients| gradients.received)
+    }
+
     /// Gradient of the residual stream number `index` for the micro-batch in `slot`: of a chunk's output before its
     /// backward pass, of its input behind it. act `[l, h]`.
     pub fn residual_gradient(&self, slot: usize, index: usize) -> View {
@@ -390,8 +430,9 @@ impl Network {
         slot: usize,
         chunk: usize,
         grad_scale: f32,
+        hooks: &mut dyn LayerHooks,
     ) -> Result<(), CommError> {
-        self.run_layers(rank, slot, chunk)?;
+        self.run_layers(rank, slot, chunk, hooks)?;
         if !self.is_last(chunk) {
             return Ok(());
         }
@@ -410,18 +451,29 @@ impl Network {
         Ok(())
     }
 
-    fn run_layers(&self, rank: &mut Rank<'_>, slot: usize, chunk: usize) -> Result<(), CommError> {
+    fn run_layers(
+        &mut self,
+        rank: &mut Rank<'_>,
+        slot: usize,
+        chunk: usize,
+        hooks: &mut dyn LayerHooks,
+    ) -> Result<(), CommError> {
         let slot = &self.slots[slot];
         let pass = &slot.pass;
-        let layers = &self.layers[self.chunks[chunk].clone()];
+        let range = self.chunks[chunk].clone();
         if let (Some(embedding), true) = (&self.embedding, chunk == 0) {
             let x = slot.layers[0].x.row_range(0, pass.local_tokens());
             embedding.forward(rank, pass, slot.tokens.flat_range(0, pass.tokens()), 0, x)?;
         }
-        for (index, layer) in layers.iter().enumerate() {
+        for (index, layer) in self.layers[range.clone()].iter().enumerate() {
+            let number = range.start + index;
+            hooks.weights(rank, number, (number + 1 < range.end).then_some(number + 1))?;
+            if self.options.shared.weights && self.packed.replace(number) != Some(number) {
+                layer.pack(rank.device);
+            }
             let buffers = slot.layers[index].rows(pass);
             layer.attention.forward(rank, pass, &buffers)?;
-            let out = slot.output_of(index, layers.len()).row_range(0, pass.local_tokens());
+            let out = slot.output_of(index, range.len()).row_range(0, pass.local_tokens());
             layer.feed_forward.forward(rank, pass, &buffers, out)?;
         }
         Ok(())
@@ -443,28 +495,33 @@ impl Network {
 
     /// Backward pass of `chunk` for the micro-batch in `slot`, after its forward pass, on gradient `residual` of the
     /// residual stream; the micro-batches of a group go through both in the same order. With deferred weight
-    /// gradients they wait for [`Network::backward_weight`]. `done`, given with the last micro-batch of a group, is
-    /// told of each layer whose gradients are then finished.
+    /// gradients they wait for [`Network::backward_weight`].
     pub fn backward(
         &mut self,
         rank: &mut Rank<'_>,
         slot: usize,
         chunk: usize,
         residual: usize,
-        mut done: Option<LayerDone<'_>>,
+        hooks: &mut dyn LayerHooks,
     ) -> Result<(), CommError> {
         let (first, last) = (self.is_first(chunk), self.is_last(chunk));
         let gradients = self.gradients.as_ref().expect("backward runs only in networks planned for training");
         let Slot { tokens, layers: buffers, head, deferred, pass, .. } = &mut self.slots[slot];
         let d_x = gradients.residuals[residual].row_range(0, pass.local_tokens());
         let work = gradients.buffers.rows(pass);
-        let accumulate = self.step.chunks[chunk] > 0;
+        let shared = self.options.shared;
+        let accumulate = !shared.gradients && self.step.chunks[chunk] > 0;
         if let (Some(head), Some(buffers), true) = (&self.head, head, last) {
             head.backward(rank.device, &buffers.rows(pass), d_x);
         }
         for index in (0..self.chunks[chunk].len()).rev() {
             let number = self.chunks[chunk].start + index;
             let layer = &self.layers[number];
+            hooks.weights(rank, number, (index > 0).then(|| number - 1))?;
+            if shared.gradients {
+                hooks.gradients(rank, number)?;
+                layer.begin_group(rank.device);
+            }
             let buffers = &buffers[index].rows(pass);
             let (halves, jobs) = match deferred {
                 Some(deferred) => (&deferred.layers[index], &mut deferred.jobs),
@@ -474,6 +531,9 @@ impl Network {
                 Recompute::None => {}
                 Recompute::Selective => layer.feed_forward.recompute(rank.device, buffers),
                 Recompute::Full => {
+                    if shared.weights && self.packed.replace(number) != Some(number) {
+                        layer.pack(rank.device);
+                    }
                     layer.attention.forward(rank, pass, buffers)?;
                     layer.feed_forward.activate(rank, pass, buffers)?;
                 }
@@ -485,10 +545,10 @@ impl Network {
             }
             let half = (&work, &halves.attention.rows(pass));
             layer.attention.backward(rank, jobs, pass, buffers, half, d_x, accumulate)?;
-            if let (Some(done), None) = (&mut done, &deferred) {
+            if (shared.gradients || hooks.is_last()) && deferred.is_none() {
                 layer.finish_group(rank)?;
                 self.finished[number] = true;
-                done(rank, number)?;
+                hooks.done(rank, number)?;
             }
         }
         if let (Some(embedding), true) = (&self.embedding, first) {
@@ -498,27 +558,27 @@ impl Network {
         Ok(())
     }
 
-    /// The weight gradients that the backward pass of `chunk` for the micro-batch in `slot` left; `done` as there.
+    /// The weight gradients that the backward pass of `chunk` for the micro-batch in `slot` left.
     pub fn backward_weight(
         &mut self,
         rank: &mut Rank<'_>,
         slot: usize,
         chunk: usize,
-        done: Option<LayerDone<'_>>,
+        hooks: &mut dyn LayerHooks,
     ) -> Result<(), CommError> {
         let deferred = self.slots[slot].deferred.as_mut().expect("planned with deferred weight gradients");
         deferred.jobs.run(rank.device);
-        if let Some(done) = done {
+        if hooks.is_last() {
             for number in self.chunks[chunk].clone().rev() {
                 self.layers[number].finish_group(rank)?;
                 self.finished[number] = true;
-                done(rank, number)?;
+                hooks.done(rank, number)?;
             }
         }
         Ok(())
     }
 
-    /// Ends a group: after it every parameter's `grad` holds the group's gradient.
+    /// Ends a group: after it every parameter's `grad` holds the group's gradient (but those that layers share).
     pub fn finish_group(&mut self, rank: &mut Rank<'_>) -> Result<(), CommError> {
         for (layer, finished) in self.layers.iter().zip(&mut self.finished) {
             if !*finished {
@@ -554,8 +614,13 @@ impl Network {
     /// Evaluation without dropout and gradients, `chunk` of the micro-batch uploaded to slot 0 by
     /// [`Network::upload_evaluation`]; behind the last chunk of all [`Network::token_losses`] has its losses.
     /// Not between `forward` and `backward` of slot 0.
-    pub fn evaluate(&mut self, rank: &mut Rank<'_>, chunk: usize) -> Result<(), CommError> {
-        self.run_layers(rank, 0, chunk)?;
+    pub fn evaluate(
+        &mut self,
+        rank: &mut Rank<'_>,
+        chunk: usize,
+        hooks: &mut dyn LayerHooks,
+    ) -> Result<(), CommError> {
+        self.run_layers(rank, 0, chunk, hooks)?;
         if self.is_last(chunk) { self.run_head(rank, 0, None) } else { Ok(()) }
     }
 
@@ -580,13 +645,23 @@ impl Network {
     ) -> Result<(), CommError> {
         assert_eq!(losses.len(), batch.tokens.len(), "one loss for each token");
         self.upload_evaluation(rank.device, batch);
-        self.evaluate(rank, 0)?;
+        self.evaluate(rank, 0, &mut ())?;
         self.token_losses(rank.device, losses);
         Ok(())
     }
 }
 
 impl Layer {
+    fn pack(&self, device: &mut dyn Device) {
+        self.attention.pack(device);
+        self.feed_forward.pack(device);
+    }
+
+    fn begin_group(&self, device: &mut dyn Device) {
+        self.attention.begin_group(device);
+        self.feed_forward.begin_group(device);
+    }
+
     fn finish_group(&self, rank: &mut Rank<'_>) -> Result<(), CommError> {
         self.attention.finish_group(rank)?;
         self.feed_forward.finish_group(rank)

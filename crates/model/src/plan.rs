@@ -1,7 +1,7 @@
 //! From options to buffers: [`Options`], [`Stage`] and the builder that puts every buffer of a network into
 //! the table before anything is allocated.
 
-use crate::{ModelError, Parameter, Split, declare};
+use crate::{Declaration, ModelError, Parameter, Split, declare};
 use std::collections::HashMap;
 use std::ops::Range;
 use triax_spec::model::{Model, Positions};
@@ -33,6 +33,19 @@ pub struct Options {
     pub tensor: TensorSplit,
     /// Weight gradients run when [`crate::Network::backward_weight`] is called, not within the backward pass.
     pub deferred: bool,
+    pub shared: Shared,
+}
+
+/// Buffers of one layer's parameters that all layers use in turn, because the caller keeps only a part of each
+/// layer's and is asked around every layer ([`crate::LayerHooks`]). Two of each, so that one can be exchanged while
+/// the other is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// A layer's gradients are those of one micro-batch, until the next layer but one is on its way back.
+    pub gradients: bool,
+    /// A layer's weights are there from [`crate::LayerHooks::weights`] to that of the next layer but one; so is one
+    /// layer's working copy.
+    pub weights: bool,
 }
 
 /// How layers are split over the ranks of a tensor group.
@@ -108,6 +121,10 @@ impl Options {
         if self.deferred && self.recompute != Recompute::None {
             let rule = "weight gradients that run later need activations that are kept";
             return Err(ModelError::invalid("recompute", self.recompute, rule));
+        }
+        if self.deferred && self.shared.gradients {
+            let rule = "weight gradients that run later need gradients that are kept";
+            return Err(ModelError::invalid("shared gradients", true, rule));
         }
         if !self.tensor_shards.is_power_of_two() {
             return Err(ModelError::invalid("tensor_shards", self.tensor_shards, "must be a power of two"));
@@ -190,6 +207,8 @@ pub(crate) struct Builder<'a> {
     index: HashMap<String, usize>,
     /// Everything that needs scratch memory.
     pub needs: Vec<Need>,
+    /// Forward copies that all layers share, by the name without the layer, when they do.
+    shared_forward: HashMap<String, Packed>,
     /// Buffer that all backward copies of weights share, when they do.
     shared_backward: Option<Packed>,
 }
@@ -210,26 +229,21 @@ impl<'a> Builder<'a> {
             [_, cols] => (rows.len(), *cols),
             _ => (1, rows.len()),
         };
-        let weights: Vec<View> = declared
-            .iter()
-            .zip(&rows)
-            .map(|(d, held)| {
+        let mut place = |class, shared, suffix: &str| -> Vec<View> {
+            let mut layers = LayerRegions::new(class, shared);
+            let each = declared.iter().zip(&rows);
+            each.map(|(d, held)| {
                 let (rows, cols) = shape(held, &d.dims);
-                table.add(d.name.clone(), Class::Weights, DType::F32, rows, cols)
+                layers.place(table, &declared, &d.name, suffix, (rows, cols), &options.tensor)
             })
-            .collect();
-        let grads: Vec<View> = declared
-            .iter()
-            .zip(&rows)
-            .map(|(d, held)| {
-                let (rows, cols) = shape(held, &d.dims);
-                if options.training {
-                    table.add(format!("{}.grad", d.name), Class::Gradients, DType::F32, rows, cols)
-                } else {
-                    View { offset: 0, rows: 0, cols, dtype: DType::F32 }
-                }
-            })
-            .collect();
+            .collect()
+        };
+        let weights = place(Class::Weights, options.shared.weights, "");
+        let grads: Vec<View> = if options.training {
+            place(Class::Gradients, options.shared.gradients, ".grad")
+        } else {
+            weights.iter().map(|view| View { offset: 0, rows: 0, ..*view }).collect()
+        };
         let index = declared.iter().enumerate().map(|(i, d)| (d.name.clone(), i)).collect();
         let parameters = declared
             .into_iter()
@@ -254,9 +268,10 @@ impl<'a> Builder<'a> {
             parameters,
             index,
             needs: Vec::new(),
+            shared_forward: HashMap::new(),
             shared_backward: None,
         };
-        if options.training && options.micro_batches == 1 {
+        if options.training && (options.micro_batches == 1 || options.shared.weights) {
             builder.share_backward();
         }
         Ok(builder)
@@ -287,7 +302,14 @@ impl<'a> Builder<'a> {
     /// The copy for forward products, in virtual shards of what the layer puts out.
     pub(crate) fn forward_copy(&mut self, name: &str, inner: usize, outer: usize, shards: usize) -> Packed {
         let packed = Packed::new(self.device, inner, outer, shards, self.options.dtype);
-        self.table.add_packed(format!("{name} forward copy"), packed)
+        match layer_of(name).filter(|_| self.options.shared.weights) {
+            None => self.table.add_packed(format!("{name} forward copy"), packed),
+            Some((_, part)) => {
+                let table = &mut *self.table;
+                let add = || table.add_packed(format!("{part} forward copy of one layer"), packed);
+                *self.shared_forward.entry(part.to_owned()).or_insert_with(add)
+            }
+        }
     }
 
     /// The copy for input gradients, and whether it must be packed before each use.
@@ -319,4 +341,66 @@ impl<'a> Builder<'a> {
     pub(crate) fn own(&self, size: usize) -> usize {
         size / self.options.tensor.size
     }
+}
+
+/// The layer that a parameter's name says, and the rest of the name.
+fn layer_of(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("layer.")?.split_once('.')
+}
+
+/// Where the parameters of a class go: each has its own buffer, or all layers use two stretches in turn, in which
+/// their parameters lie as they would in the table.
+struct LayerRegions {
+    class: Class,
+    shared: bool,
+    regions: Vec<View>,
+    /// The layer being placed, how many came before it, and the elements placed of it.
+    layer: Option<String>,
+    before: usize,
+    filled: usize,
+}
+
+/// Layers whose parameters are there at once when layers share buffers.
+const REGIONS: usize = 2;
+
+impl LayerRegions {
+    const fn new(class: Class, shared: bool) -> Self {
+        Self { class, shared, regions: Vec::new(), layer: None, before: 0, filled: 0 }
+    }
+
+    fn place(
+        &mut self,
+        table: &mut Table,
+        declared: &[Declaration],
+        name: &str,
+        suffix: &str,
+        (rows, cols): (usize, usize),
+        split: &TensorSplit,
+    ) -> View {
+        let Some((layer, _)) = layer_of(name).filter(|_| self.shared) else {
+            return table.add(format!("{name}{suffix}"), self.class, DType::F32, rows, cols);
+        };
+        if self.layer.as_deref() != Some(layer) {
+            self.before += usize::from(self.layer.is_some());
+            (self.layer, self.filled) = (Some(layer.to_owned()), 0);
+            if self.regions.len() < REGIONS {
+                let of_layer = |d: &&Declaration| layer_of(&d.name).is_some_and(|(other, _)| other == layer);
+                let elements = |d: &Declaration| {
+                    split.part(d.split, d.dims[0]).len() * d.dims[1..].iter().product::<usize>()
+                };
+                let all = declared.iter().filter(of_layer).map(|d| aligned(elements(d))).sum();
+                let name = format!("one layer{suffix}, {}", self.regions.len());
+                self.regions.push(table.add(name, self.class, DType::F32, 1, all));
+            }
+        }
+        let region = self.regions[self.before % REGIONS];
+        let view = region.flat_range(self.filled, rows * cols).reshape(rows, cols);
+        self.filled += aligned(rows * cols);
+        view
+    }
+}
+
+/// F32 elements up to the boundary where the table would begin the next buffer.
+const fn aligned(elements: usize) -> usize {
+    elements.next_multiple_of(Table::ALIGNMENT / 4)
 }

@@ -4,7 +4,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use triax_model::{MicroBatch, Network, Options, Rank, TensorSplit};
+use triax_model::{MicroBatch, Network, Options, Rank, Shared, TensorSplit};
 use triax_spec::model::{Activation, Dropout, Init, Mask, Model, NormKind, Positions};
 use triax_spec::run::Recompute;
 use triax_tensor::cpu::{Cpu, Kernel};
@@ -66,6 +66,7 @@ fn a_step_allocates_nothing_after_the_first() {
                 training: true,
                 tensor: TensorSplit::WHOLE,
                 deferred: false,
+                shared: Shared::default(),
             };
             let mut device = Cpu::new(2, Kernel::Auto).unwrap();
             let mut table = Table::new();
@@ -79,7 +80,7 @@ fn a_step_allocates_nothing_after_the_first() {
                 for first_sample in [0, 2] {
                     let batch = MicroBatch { tokens: &tokens, targets: &tokens, prefix: None, first_sample };
                     network
-                        .forward_backward(&mut Rank::alone(&mut device), &batch, 1.0 / 64.0, None)
+                        .forward_backward(&mut Rank::alone(&mut device), &batch, 1.0 / 64.0, &mut ())
                         .unwrap();
                 }
                 network.finish_group(&mut Rank::alone(&mut device)).unwrap();

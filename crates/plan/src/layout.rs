@@ -22,6 +22,9 @@ pub struct Layout {
     pub micro_batch: usize,
     /// Groups that a batch's gradients are summed in.
     pub data_groups: usize,
+    /// Groups are dealt to the replicas in turn, not in runs: with every sum over replicas ZeRO-2 and 3 then finish a
+    /// node of the tree, and keep one part of it.
+    pub in_turn: bool,
     /// Virtual shards of sums that tensor parallelism may split.
     pub tensor_shards: usize,
     /// Why the bits are this layout's own; none when they are those of every layout with the same
@@ -60,10 +63,10 @@ pub enum LayoutError {
     )]
     Interleaved { stages: usize, micro_batches: usize, batch: u64 },
     #[error(
-        "layout.zero = {zero}: replicas share out the optimizer's moments (1); gradients (2) and weights (3) are whole on \
-         each of them in this build: use layout.zero = 1"
+        "layout.zero = {zero} sums a layer's gradients over the replicas as soon as they are made, and layout.schedule = \
+         \"zb-h1\" makes a part of them later: use layout.schedule = \"1f1b\" or layout.zero = 1"
     )]
-    Zero { zero: usize },
+    DeferredZero { zero: usize },
     #[error(
         "layout.schedule = \"zb-h1\" keeps what weight gradients are made of, and layout.recompute drops it: \
              use layout.recompute = \"none\" or layout.schedule = \"1f1b\""
@@ -85,9 +88,6 @@ impl Layout {
         if data == 0 || data * tensor * pipeline != world || (layout.data != 0 && layout.data != data) {
             return Err(LayoutError::World { world, tensor, pipeline, data: layout.data });
         }
-        if layout.zero > 1 {
-            return Err(LayoutError::Zero { zero: layout.zero });
-        }
         let groups = match run.numerics.data_groups {
             0 => data,
             groups => groups,
@@ -95,7 +95,7 @@ impl Layout {
         if !groups.is_multiple_of(data) || !(data == 1 || (groups / data).is_power_of_two()) {
             return Err(LayoutError::Groups { groups, data });
         }
-        let found = Self {
+        let mut found = Self {
             tensor,
             pipeline,
             data,
@@ -105,6 +105,7 @@ impl Layout {
             zero: if data > 1 { layout.zero } else { 0 },
             micro_batch: layout.micro_batch,
             data_groups: groups,
+            in_turn: false,
             tensor_shards: match run.numerics.mode {
                 NumericsMode::Exact => run.numerics.tensor_shards,
                 // One sum a rank.
@@ -126,12 +127,47 @@ impl Layout {
         if chunks > 1 && pipeline == 1 {
             return Err(LayoutError::OneStage);
         }
+        if found.zero > 1 {
+            match found.dealt_in_turn(run) {
+                Ok(()) => found.in_turn = true,
+                Err(reason) => found.own_bits = found.own_bits.or(Some(reason)),
+            }
+            if layout.schedule == ScheduleKind::ZeroBubbleH1 && pipeline > 1 {
+                return Err(LayoutError::DeferredZero { zero: found.zero });
+            }
+        }
         if layout.schedule == ScheduleKind::ZeroBubbleH1
             && layout.recompute != triax_spec::run::Recompute::None
         {
             return Err(LayoutError::DeferredRecompute);
         }
         Ok(found)
+    }
+
+    /// Whether sums over replicas that are made after every micro-batch are nodes of the tree over the groups: a group
+    /// must be one micro-batch, and `data` consecutive groups a subtree.
+    fn dealt_in_turn(&self, run: &Run) -> Result<(), String> {
+        let (zero, data) = (self.zero, self.data);
+        let batches = &run.train.global_batch;
+        if [batches.start, batches.end].iter().any(|&batch| self.micro_batches(batch) > 1) {
+            let end = batches.end;
+            let groups = end / self.micro_batch as u64;
+            let batch = if batches.start == end {
+                String::new()
+            } else {
+                format!(" and a batch of {end} throughout")
+            };
+            return Err(format!(
+                "ZeRO-{zero} sums every micro-batch over the replicas, and a group has several: \
+                 numerics.data_groups = {groups}{batch} makes them one"
+            ));
+        }
+        if self.groups() > 1 && !data.is_power_of_two() {
+            return Err(format!(
+                "ZeRO-{zero} sums {data} neighbouring groups at a time, which is no power of two"
+            ));
+        }
+        Ok(())
     }
 
     /// Number of ranks.
@@ -149,6 +185,11 @@ impl Layout {
         (1..self.groups()).map(|done| done.count_ones() as usize).max().unwrap_or(0)
     }
 
+    /// The number of replica `data`'s `group`-th group among all.
+    pub const fn group(&self, data: usize, group: usize) -> usize {
+        if self.in_turn { group * self.data + data } else { data * self.groups() + group }
+    }
+
     /// Micro-batches of one group in a step of `batch` samples.
     pub const fn micro_batches(&self, batch: u64) -> usize {
         (batch / (self.data_groups * self.micro_batch) as u64) as usize
@@ -164,8 +205,9 @@ impl Layout {
         group: usize,
         micro_batch: usize,
     ) -> u64 {
-        let group = (data * self.groups() + group) as u64;
-        first + group * (batch / self.data_groups as u64) + (micro_batch * self.micro_batch) as u64
+        first
+            + self.group(data, group) as u64 * (batch / self.data_groups as u64)
+            + (micro_batch * self.micro_batch) as u64
     }
 }
 
@@ -176,8 +218,17 @@ fn own_bits(run: &Run, tensor: usize) -> Option<String> {
         NumericsMode::Exact if !shards.is_multiple_of(tensor) => {
             Some(format!("tensor {tensor} does not divide numerics.tensor_shards {shards}"))
         }
-        NumericsMode::Exact => None,
+        NumericsMode::Exact => odd_rows(run, tensor),
     }
+}
+
+/// Products are summed in shards that end at even elements, and so must the ranks' parts of them.
+fn odd_rows(run: &Run, tensor: usize) -> Option<String> {
+    let model = &run.model;
+    let inner = [("heads · head_dim", model.heads * model.head_dim), ("ffn", model.ffn)];
+    let (what, size) =
+        inner.into_iter().find(|(_, size)| !(size / tensor).is_multiple_of(2) && tensor > 1)?;
+    Some(format!("{what} = {size} is cut by tensor {tensor} into odd parts of {}", size / tensor))
 }
 
 impl std::fmt::Display for Layout {
@@ -242,7 +293,11 @@ mod tests {
                 4,
                 "use a batch of 128",
             ),
-            ("layout.zero = 2", 2, "use layout.zero = 1"),
+            (
+                "layout.pipeline = 2\nlayout.schedule = \"zb-h1\"\nlayout.zero = 2",
+                4,
+                "use layout.schedule = \"1f1b\" or layout.zero = 1",
+            ),
             (
                 "layout.pipeline = 2\nlayout.schedule = \"zb-h1\"\nlayout.recompute = \"full\"",
                 2,
@@ -256,10 +311,12 @@ mod tests {
 
     #[test]
     fn replicas_and_groups_take_every_sample_once_in_order() {
-        for (data, groups) in [(1, 4), (2, 4), (4, 4)] {
-            let lines =
-                format!("layout.data = {data}\nnumerics.data_groups = {groups}\nlayout.micro_batch = 2");
+        for (data, groups, zero) in [(1, 4, 0), (2, 4, 0), (4, 4, 1), (2, 32, 2), (4, 32, 3), (2, 4, 2)] {
+            let lines = format!(
+                "layout.data = {data}\nnumerics.data_groups = {groups}\nlayout.micro_batch = 2\nlayout.zero = {zero}"
+            );
             let layout = Layout::new(&run(&lines), 0).unwrap();
+            assert_eq!((layout.in_turn, layout.own_bits.is_none()), (groups == 32, zero < 2 || groups == 32));
             let mut firsts = Vec::new();
             for replica in 0..data {
                 for group in 0..layout.groups() {
@@ -267,6 +324,14 @@ mod tests {
                         firsts.push(layout.first_sample(1000, 64, replica, group, micro_batch));
                     }
                 }
+            }
+            if layout.in_turn {
+                // What is summed over the replicas at once are neighbours.
+                for (index, &first) in firsts.iter().enumerate() {
+                    let (replica, group) = (index / layout.groups(), index % layout.groups());
+                    assert_eq!(first, 1000 + 2 * (group * data + replica) as u64);
+                }
+                firsts.sort_unstable();
             }
             assert_eq!(firsts, (0..32).map(|i| 1000 + 2 * i).collect::<Vec<u64>>());
         }
@@ -278,5 +343,26 @@ mod tests {
         let own = Layout::new(&run("layout.tensor = 3"), 0).unwrap().own_bits.unwrap();
         assert_eq!(own, "tensor 3 does not divide numerics.tensor_shards 8");
         assert!(Layout::new(&run("numerics.mode = \"fast\""), 0).unwrap().own_bits.is_some());
+        let mut odd = run("layout.tensor = 2");
+        odd.model.ffn = 6;
+        let own = Layout::new(&odd, 0).unwrap().own_bits.unwrap();
+        assert_eq!(own, "ffn = 6 is cut by tensor 2 into odd parts of 3");
+        (odd.model.ffn, odd.model.heads, odd.model.head_dim) = (8, 2, 5);
+        let own = Layout::new(&odd, 0).unwrap().own_bits.unwrap();
+        assert!(own.starts_with("heads · head_dim = 10"), "{own}");
+    }
+
+    #[test]
+    fn sums_after_every_micro_batch_keep_the_bits_where_a_group_is_one_of_them() {
+        let own = |lines: &str| Layout::new(&run(lines), 0).unwrap().own_bits;
+        let several = own("layout.data = 2\nlayout.zero = 2\nlayout.micro_batch = 4").unwrap();
+        assert!(several.contains("numerics.data_groups = 16 makes them one"), "{several}");
+        let one = "layout.data = 2\nlayout.zero = 3\nlayout.micro_batch = 4\nnumerics.data_groups = 16";
+        assert_eq!(own(one), None);
+        let mut thirds = run("layout.data = 3\nlayout.zero = 2\nnumerics.data_groups = 6");
+        thirds.train.global_batch = triax_spec::run::GlobalBatch::constant(6);
+        thirds.layout.micro_batch = 1;
+        let own = Layout::new(&thirds, 0).unwrap().own_bits.unwrap();
+        assert!(own.contains("no power of two"), "{own}");
     }
 }

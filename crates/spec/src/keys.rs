@@ -201,7 +201,8 @@ pub(crate) static KEYS: &[Key] = &[
     key("layout.schedule", Kind::Choice(ScheduleKind::NAMES), "\"1f1b\"", "\"gpipe\"", "order of forward and backward passes in the pipeline", |r| quoted(r.layout.schedule)),
     key("layout.chunks", Kind::Integer { least: 1, most: 64 }, "1", "2", "runs of layers a stage, for the interleaved schedule", |r| (r.layout.schedule == ScheduleKind::Interleaved).then(|| size(r.layout.chunks)).flatten())
         .only("layout.schedule", "layout.schedule = \"interleaved\"", |r| r.layout.schedule == ScheduleKind::Interleaved),
-    key("layout.zero", Kind::Integer { least: 0, most: 3 }, "0", "1", "what data-parallel ranks share out (ZeRO): 1 the optimizer's moments; 2 (gradients) and 3 (weights) are refused so far", |r| size(r.layout.zero)),
+    key("layout.zero", Kind::Integer { least: 0, most: 3 }, "0", "1", "what replicas share out (ZeRO): 1 the optimizer's moments; 2 also the layers' gradients, summed after every micro-batch; 3 also the layers' weights, gathered layer by layer", |r| size(r.layout.zero)),
+    key("layout.peer_timeout", Kind::Integer { least: 1, most: 86_400 }, "300", "60", "seconds that a rank waits for a silent one before the whole run ends", |r| whole(r.layout.peer_timeout)),
 
     key("checkpoint.every", Kind::Amount { least: 0 }, "\"1000 steps\"", "\"500 steps\"", "how often one is written; 0: never", |r| quoted(r.checkpoint.every)),
     key("checkpoint.keep", Kind::Integer { least: 0, most: 1_000_000 }, "3", "5", "newest kept; 0: all", |r| size(r.checkpoint.keep)),

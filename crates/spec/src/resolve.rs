@@ -146,6 +146,7 @@ impl Resolver<'_> {
                 schedule: self.name("layout.schedule").unwrap_or(ScheduleKind::OneForwardOneBackward),
                 chunks: self.size("layout.chunks").unwrap_or(1),
                 zero: self.size("layout.zero").unwrap_or(0),
+                peer_timeout: self.integer("layout.peer_timeout").unwrap_or(PEER_TIMEOUT),
             },
             checkpoint: Checkpoint {
                 every: self.amount("checkpoint.every").unwrap_or(Amount::Steps(1000)),

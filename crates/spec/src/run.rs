@@ -182,9 +182,14 @@ pub struct Layout {
     pub schedule: ScheduleKind,
     /// Runs of layers a stage holds, more than one with the interleaved schedule.
     pub chunks: usize,
-    /// What data-parallel ranks share out: 0 nothing, 1 moments.
+    /// What replicas share out: 0 nothing, 1 moments, 2 also the layers' gradients, 3 also the layers' weights.
     pub zero: usize,
+    /// Seconds that a rank waits for a silent one before the run ends.
+    pub peer_timeout: u64,
 }
+
+/// A save to a slow disk or the first step of a large model may take minutes.
+pub const PEER_TIMEOUT: u64 = 300;
 
 impl Layout {
     /// One rank that keeps everything.
@@ -199,6 +204,7 @@ impl Layout {
             schedule: ScheduleKind::OneForwardOneBackward,
             chunks: 1,
             zero: 0,
+            peer_timeout: PEER_TIMEOUT,
         }
     }
 }

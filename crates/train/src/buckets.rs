@@ -6,11 +6,20 @@
 //! parts     └── replica 0 ──┴── replica 1 ──┴─ … ──┘    cut between rows, about equal
 //! ```
 //! A bucket is what one collective reduces. Its owner writes a part to checkpoints and counts it in the gradient
-//! norm; with ZeRO it alone keeps the moments of the part and updates it.
+//! norm; with ZeRO it alone keeps of the part:
+//!
+//! ```text
+//! ZeRO-1   the moments, and updates it
+//! ZeRO-2   also the gradients: the stretch above is one of two that the layers use in turn
+//! ZeRO-3   also the weights, likewise
+//! ```
+//! What stands before and behind the layers (the embedding, the output layer) is in use during a whole step: its
+//! weights and gradients stay whole on every replica.
 
 use std::ops::Range;
 use triax_model::Parameter;
-use triax_tensor::{DType, View};
+use triax_plan::Layout;
+use triax_tensor::{Class, DType, Table, View};
 
 /// One stretch of parameters. All ranges are elements from its beginning.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +33,31 @@ pub(crate) struct Bucket {
     pub members: Vec<Member>,
     /// Of each replica.
     pub parts: Vec<Range<usize>>,
+    /// Whether it is a layer's.
+    pub is_layer: bool,
+    /// Weights that this replica keeps.
+    pub weight: Stored,
+    /// Gradients that this replica has when they are summed.
+    pub gradient: Stored,
+    /// Adam's running means of the gradient and of its square, of what this replica updates.
+    pub moments: [Stored; 2],
+    /// Sums of earlier groups, or micro-batches, that wait to be joined with later ones, by height in the tree.
+    pub waiting: Vec<View>,
+}
+
+/// Elements of a bucket, and where their values are.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    pub elements: Range<usize>,
+    /// f32 `[1, elements]`.
+    pub view: View,
+}
+
+impl Stored {
+    /// The elements `elements` of the bucket, which must be stored here.
+    pub(crate) fn at(&self, elements: &Range<usize>) -> View {
+        self.view.flat_range(elements.start - self.elements.start, elements.len())
+    }
 }
 
 /// A parameter in its bucket.
@@ -37,8 +71,16 @@ pub(crate) struct Member {
 }
 
 impl Bucket {
-    /// The stretch of `parameters[range]`, shared by `replicas`.
-    fn new(parameters: &[Parameter], range: Range<usize>, replicas: usize) -> Self {
+    /// The stretch of `parameters[range]` on replica `own`; what it needs beside goes into `table`. `arrivals`: sums
+    /// over the replicas in a step, of layers and of what is whole.
+    fn new(
+        parameters: &[Parameter],
+        range: Range<usize>,
+        layout: &Layout,
+        own: usize,
+        arrivals: [usize; 2],
+        table: &mut Table,
+    ) -> Self {
         let held = &parameters[range.clone()];
         let first = &held[0].weight;
         let flat = |begin: View, end: View| {
@@ -62,8 +104,39 @@ impl Bucket {
                 }),
             "weights and gradients are laid out alike"
         );
-        let parts = parts(weights.cols, &members, replicas);
-        Self { name: name_of(&held[0].name), weights, grads, members, parts }
+        let parts = parts(weights.cols, &members, layout.data);
+        let name = name_of(&held[0].name);
+        let is_layer = is_layer(&name);
+        let mut add = |what: &str, class, len| table.add(format!("{name}.{what}"), class, DType::F32, 1, len);
+        let (all, part) = (0..weights.cols, parts[own].clone());
+        let in_place = |view: View, elements: &Range<usize>| Stored {
+            view: view.flat_range(elements.start, elements.len()),
+            elements: elements.clone(),
+        };
+        let weight = if layout.zero > 2 && is_layer {
+            Stored { view: add("weights, own part", Class::Weights, part.len()), elements: part.clone() }
+        } else {
+            in_place(weights, &all)
+        };
+        let updated = if layout.zero > 0 { &part } else { &all };
+        let gradient = if layout.zero > 1 && is_layer {
+            Stored { view: add("grad, own part", Class::Gradients, part.len()), elements: part.clone() }
+        } else {
+            in_place(grads, updated)
+        };
+        let (heights, len) = match layout.zero {
+            0 | 1 => (layout.waiting_groups(), weights.cols),
+            _ if layout.in_turn => (layout.waiting_groups(), part.len()),
+            _ => (usize::from(arrivals[usize::from(!is_layer)] > 1), part.len()),
+        };
+        let waiting = (0..heights)
+            .map(|level| add(&format!("grad of an earlier group, level {level}"), Class::Gradients, len))
+            .collect();
+        let moments = ["m", "v"].map(|moment| Stored {
+            view: add(moment, Class::Optimizer, updated.len()),
+            elements: updated.clone(),
+        });
+        Self { name, weights, grads, members, parts, is_layer, weight, gradient, moments, waiting }
     }
 
     /// The members' elements inside `part`, member after member.
@@ -76,7 +149,7 @@ impl Bucket {
                 parameter: member.parameter,
                 elements: begin - member.elements.start..end - member.elements.start,
                 row: member.row,
-                offset: begin - part.start,
+                place: begin..end,
             })
         })
     }
@@ -89,8 +162,8 @@ pub(crate) struct Piece {
     /// Of the rank's parameter, row by row.
     pub elements: Range<usize>,
     pub row: usize,
-    /// From the beginning of the part.
-    pub offset: usize,
+    /// The same elements of the bucket.
+    pub place: Range<usize>,
 }
 
 /// `replicas` consecutive parts of `0..len`, about equal, cut only where a row of a member begins.
@@ -113,12 +186,19 @@ fn parts(len: usize, members: &[Member], replicas: usize) -> Vec<Range<usize>> {
 }
 
 /// Cuts a rank's parameters into buckets: what stands before the layers, each layer, what stands behind them.
-pub(crate) fn buckets(parameters: &[Parameter], replicas: usize) -> Vec<Bucket> {
+/// The rest as in [`Bucket::new`].
+pub(crate) fn buckets(
+    parameters: &[Parameter],
+    layout: &Layout,
+    own: usize,
+    arrivals: [usize; 2],
+    table: &mut Table,
+) -> Vec<Bucket> {
     let mut found = Vec::new();
     let mut begin = 0;
     for end in 1..=parameters.len() {
         if end == parameters.len() || is_border(&parameters[begin].name, &parameters[end].name) {
-            found.push(Bucket::new(parameters, begin..end, replicas));
+            found.push(Bucket::new(parameters, begin..end, layout, own, arrivals, table));
             begin = end;
         }
     }
@@ -131,8 +211,11 @@ fn name_of(parameter: &str) -> String {
     parameter.split('.').take(words).collect::<Vec<_>>().join(".")
 }
 
+fn is_layer(name: &str) -> bool {
+    name.starts_with("layer.")
+}
+
 fn is_border(before: &str, after: &str) -> bool {
-    let is_layer = |name: &str| name.starts_with("layer.");
     (is_layer(before) || is_layer(after)) && name_of(before) != name_of(after)
 }
 

@@ -9,18 +9,19 @@
 use crate::buckets::Bucket;
 use crate::checkpoint::{Checkpoint, Moment, TensorShape};
 use crate::exact_sum::ExactSum;
-use crate::plan::updated;
+use crate::feed::in_turn;
+use crate::replicas::Replicas;
 use crate::timeline::Timeline;
 use crate::{Plan, TrainError};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use triax_comm::{Axis, Collective, CommError, Group, Handle, Mesh};
+use triax_comm::{Axis, Collective, CommError, Group, Mesh};
 use triax_data::DataError;
-use triax_model::{MicroBatch, Network, Rank, Split, Stage, TensorSource, declare};
+use triax_model::{MicroBatch, ModelError, Network, Parameter, Rank, Split, Stage, TensorSource, declare};
 use triax_plan::{Action, Layout, Schedule, Span};
 use triax_spec::run::Optimizer;
-use triax_tensor::{AdamW, Device, DeviceExt, View, join_order};
+use triax_tensor::{AdamW, Device, DeviceExt, View};
 
 /// Where a step's samples come from.
 pub trait Batches {
@@ -43,13 +44,9 @@ pub struct Engine {
     pub(crate) schedule: Schedule,
     pub(crate) groups: Groups,
     pub(crate) network: Network,
-    pub(crate) buckets: Vec<Bucket>,
-    moments: Vec<[View; 2]>,
-    levels: Vec<Vec<View>>,
-    squares: View,
+    pub(crate) replicas: Replicas,
+    pub(crate) squares: View,
     host: Vec<f64>,
-    /// Reductions of the gradients under way, by bucket.
-    pub(crate) reducing: Vec<Option<Handle>>,
     /// When it is asked for.
     pub(crate) timeline: Option<Timeline>,
 }
@@ -57,7 +54,6 @@ pub struct Engine {
 /// The groups that this rank is in.
 pub(crate) struct Groups {
     pub tensor: Group,
-    pub data: Group,
     pub world: Group,
     /// First and last stage, where both hold the tied embedding.
     pub embedding: Option<Group>,
@@ -98,7 +94,6 @@ impl Engine {
         let tied = plan.run.model.tied && mesh.size(Axis::Pipeline) > 1;
         let groups = Groups {
             tensor: mesh.group(Axis::Tensor),
-            data: mesh.group(Axis::Data),
             world: mesh.group_of(&Axis::ALL),
             embedding: if tied { mesh.embedding_group() } else { None },
         };
@@ -108,13 +103,10 @@ impl Engine {
             mesh,
             groups,
             host: vec![0.0; plan.squares.len()],
-            reducing: plan.buckets.iter().map(|_| None).collect(),
+            replicas: Replicas::new(&plan.layout, mesh.group(Axis::Data), plan.buckets, plan.checks),
             layout: plan.layout,
             schedule: plan.schedule,
             network: plan.network,
-            buckets: plan.buckets,
-            moments: plan.moments,
-            levels: plan.levels,
             squares: plan.squares,
             timeline: None,
         })
@@ -164,22 +156,45 @@ impl Engine {
 
     /// First values by seed, moments zero.
     pub fn initialise(&mut self, seed: u64) {
-        self.network.initialise(&mut *self.device, seed);
+        self.each_kept_weight(|device, parameter, held, to| {
+            parameter.initialise(device, seed, held, to);
+            Ok(())
+        })
+        .expect("first values come from nowhere that could fail");
         self.begin_moments();
     }
 
     /// Weights from `source`, moments zero.
     pub fn load_weights(&mut self, source: &dyn TensorSource) -> Result<(), TrainError> {
-        self.network.load(&mut *self.device, source)?;
+        self.each_kept_weight(|device, parameter, held, to| parameter.load(device, source, held, to))?;
         self.begin_moments();
         Ok(())
     }
 
-    fn begin_moments(&mut self) {
-        for &[m, v] in &self.moments {
-            self.device.clear(m);
-            self.device.clear(v);
+    /// Calls `each` with every stretch of weights that this rank keeps: the parameter, its elements, where they are.
+    fn each_kept_weight(
+        &mut self,
+        mut each: impl FnMut(&mut dyn Device, &Parameter, Range<usize>, View) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
+        for bucket in &self.replicas.buckets {
+            for piece in bucket.pieces(&bucket.weight.elements) {
+                let parameter = &self.network.parameters()[piece.parameter];
+                each(&mut *self.device, parameter, piece.elements, bucket.weight.at(&piece.place))?;
+            }
         }
+        Ok(())
+    }
+
+    fn begin_moments(&mut self) {
+        for moment in self.replicas.buckets.iter().flat_map(|bucket| &bucket.moments) {
+            self.device.clear(moment.view);
+        }
+        self.weights_changed();
+    }
+
+    /// Makes working copies of the weights that are kept whole.
+    fn weights_changed(&mut self) {
+        self.replicas.forget_weights();
         self.network.pack_weights(&mut *self.device);
     }
 
@@ -200,29 +215,18 @@ impl Engine {
             timeline.spans.clear();
         }
         self.network.begin_step(&mut *self.device);
+        self.replicas.begin_step(&mut *self.device, micro_batches);
         let groups = self.layout.groups();
-        let mut height = 0;
         for group in 0..groups {
             if group > 0 {
                 self.network.begin_group(&mut *self.device);
             }
             self.run_schedule(batches, (group, micro_batches), grad_scale, groups == 1)?;
             self.finish_group()?;
-            for _ in 0..join_order(groups, group) {
-                height -= 1;
-                for (bucket, &level) in self.buckets.iter().zip(&self.levels[height]) {
-                    self.device.add(bucket.grads, level);
-                }
-            }
-            if group + 1 < groups {
-                for (bucket, &level) in self.buckets.iter().zip(&self.levels[height]) {
-                    self.device.cast(bucket.grads, level);
-                }
-                height += 1;
-            }
+            self.replicas.end_group(&mut *self.device, &mut *self.collective)?;
         }
         let begin = Instant::now();
-        self.reduce_gradients()?;
+        self.replicas.end_step(&mut *self.device, &mut *self.collective)?;
         let sums = self.sums(stop.load(Ordering::Relaxed))?;
         self.note(Action::ReduceGradients, begin);
         Ok(sums)
@@ -236,23 +240,6 @@ impl Engine {
             let embedding = network.parameters().iter().find(|p| p.name == "embedding.tokens.weight");
             let grad = embedding.expect("first and last stage hold a tied embedding").grad;
             let handle = collective.all_reduce(&mut **device, group, grad, "tied embedding")?;
-            collective.wait(&mut **device, handle)?;
-        }
-        Ok(())
-    }
-
-    /// Sums all gradients over the replicas, those that are not under way already; with ZeRO each replica gets its part.
-    fn reduce_gradients(&mut self) -> Result<(), CommError> {
-        let Self { device, collective, groups, layout, buckets, reducing, .. } = self;
-        if groups.data.size() == 1 {
-            return Ok(());
-        }
-        for (bucket, handle) in buckets.iter().zip(reducing.iter_mut()).rev() {
-            if handle.is_none() {
-                *handle = Some(reduce(&mut **device, &mut **collective, &groups.data, layout.zero, bucket)?);
-            }
-        }
-        for handle in reducing.iter_mut().rev().filter_map(Option::take) {
             collective.wait(&mut **device, handle)?;
         }
         Ok(())
@@ -277,31 +264,33 @@ impl Engine {
         let mut sums = StepSums { loss: 0.0, gradient_squares: 0.0, stop: false };
         let mut squares = ExactSum::default();
         let length = squares.to_bytes().len();
-        // World order is stage by stage, then replica by replica: the losses come in the order of the groups.
+        // World order is stage by stage, then replica by replica.
+        let mut replicas: Vec<Vec<f64>> = Vec::with_capacity(self.layout.data);
         for bytes in &all {
             let (own, losses) = bytes.split_at(1 + length);
             sums.stop |= own[0] != 0;
             squares.join(&ExactSum::from_bytes(&own[1..]).expect("every rank runs the same program"));
-            for loss in losses.as_chunks::<8>().0 {
-                sums.loss += f64::from_le_bytes(*loss);
+            if !losses.is_empty() {
+                replicas.push(losses.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect());
             }
         }
+        sums.loss =
+            if self.layout.in_turn { in_turn(&replicas) } else { replicas.into_iter().flatten().sum() };
         sums.gradient_squares = squares.value();
         Ok(sums)
     }
 
     /// Calls `each` with the parameter and the sum of squares of every row of gradients that this rank counts: those of
     /// its part of each bucket that no other rank counts.
-    fn each_own_row(&mut self, mut each: impl FnMut(usize, f64)) {
+    pub(crate) fn each_own_row(&mut self, mut each: impl FnMut(usize, f64)) {
         let own = self.mesh.coordinate(Axis::Data);
-        for bucket in &self.buckets {
+        for bucket in &self.replicas.buckets {
             for piece in bucket.pieces(&bucket.parts[own]) {
-                let parameter = &self.network.parameters()[piece.parameter];
-                if !counts(&self.mesh, parameter) {
+                if !counts(&self.mesh, &self.network.parameters()[piece.parameter]) {
                     continue;
                 }
                 let rows = piece.elements.len() / piece.row;
-                let grads = parameter.grad.flat_range(piece.elements.start, piece.elements.len());
+                let grads = bucket.gradient.at(&piece.place);
                 let to = self.squares.flat_range(0, rows);
                 self.device.row_squares(grads.reshape(rows, piece.row), to);
                 let host = &mut self.host[..rows];
@@ -309,23 +298,6 @@ impl Engine {
                 host.iter().for_each(|&row| each(piece.parameter, row));
             }
         }
-    }
-
-    /// The first parameter of each rank whose gradient is not finite, with the rank; all ranks call it together.
-    pub(crate) fn nonfinite_gradients(&mut self) -> Result<Vec<(usize, String)>, TrainError> {
-        let mut first = None;
-        self.each_own_row(|parameter, row| {
-            if !row.is_finite() && first.is_none() {
-                first = Some(parameter);
-            }
-        });
-        let name = first.map_or("", |parameter| &self.network.parameters()[parameter].name);
-        if self.groups.world.size() == 1 {
-            return Ok(first.map(|_| (0, name.to_owned())).into_iter().collect());
-        }
-        let all = self.collective.gather_host(&self.groups.world, name.as_bytes(), "non-finite gradients")?;
-        let named = all.iter().enumerate().filter(|(_, name)| !name.is_empty());
-        Ok(named.map(|(rank, name)| (rank, String::from_utf8_lossy(name).into_owned())).collect())
     }
 
     /// One AdamW update, the `step`-th (from 1), of all parameters; decay touches matrices only.
@@ -337,45 +309,29 @@ impl Engine {
         step: u64,
     ) -> Result<(), TrainError> {
         let begin = Instant::now();
-        let own = self.mesh.coordinate(Axis::Data);
-        for (bucket, &[m, v]) in self.buckets.iter().zip(&self.moments) {
-            for piece in bucket.pieces(&updated(bucket, &self.layout, own)) {
-                let parameter = &self.network.parameters()[piece.parameter];
-                let (start, len) = (piece.elements.start, piece.elements.len());
+        for bucket in &self.replicas.buckets {
+            let [m, v] = &bucket.moments;
+            for piece in bucket.pieces(&m.elements) {
+                let decay = self.network.parameters()[piece.parameter].decay;
                 self.device.adamw(&AdamW {
-                    weight: parameter.weight.flat_range(start, len),
-                    grad: parameter.grad.flat_range(start, len),
-                    m: m.flat_range(piece.offset, len),
-                    v: v.flat_range(piece.offset, len),
+                    weight: bucket.weight.at(&piece.place),
+                    grad: bucket.gradient.at(&piece.place),
+                    m: m.at(&piece.place),
+                    v: v.at(&piece.place),
                     learning_rate,
                     beta1: optimizer.betas[0],
                     beta2: optimizer.betas[1],
                     eps: optimizer.eps,
-                    weight_decay: if parameter.decay { optimizer.weight_decay } else { 0.0 },
+                    weight_decay: if decay { optimizer.weight_decay } else { 0.0 },
                     step,
                     grad_scale,
                 });
             }
         }
-        self.gather_weights()?;
-        self.network.pack_weights(&mut *self.device);
+        self.replicas.share_updated(&mut *self.device, &mut *self.collective)?;
+        self.weights_changed();
         self.note(Action::Step, begin);
         Ok(())
-    }
-
-    /// With ZeRO every replica has updated its part; all get all.
-    fn gather_weights(&mut self) -> Result<(), CommError> {
-        if self.layout.zero == 0 || self.groups.data.size() == 1 {
-            return Ok(());
-        }
-        let (device, group) = (&mut *self.device, &self.groups.data);
-        let begin = |bucket: &Bucket| {
-            let own = &bucket.parts[group.index];
-            let from = bucket.weights.flat_range(own.start, own.len());
-            self.collective.all_gather(device, group, &bucket.parts, from, bucket.weights, "weights")
-        };
-        let handles = self.buckets.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
-        handles.into_iter().try_for_each(|handle| self.collective.wait(&mut *self.device, handle))
     }
 
     /// All tensors of a checkpoint: weights, then first, then second moments, in the order of the model's parameters.
@@ -398,7 +354,7 @@ impl Engine {
         let place =
             |name: &str| tensors.iter().position(|t| t.name == name).expect("declared for the whole model");
         let own = self.mesh.coordinate(Axis::Data);
-        let owned = self.held(&Moment::ALL, |bucket| bucket.parts[own].clone());
+        let owned = self.held(&Moment::ALL, |bucket, _| bucket.parts[own].clone());
         owned
             .into_iter()
             .filter(|held| counts(&self.mesh, &self.network.parameters()[held.parameter]))
@@ -409,25 +365,20 @@ impl Engine {
             .collect()
     }
 
-    /// `moments` of `part` of every bucket; of what this rank updates, unless they are weights.
-    fn held(&self, moments: &[Moment], part: impl Fn(&Bucket) -> Range<usize>) -> Vec<Held> {
-        let own = self.mesh.coordinate(Axis::Data);
+    /// `moments` of `part` of every bucket, which must be stored here.
+    fn held(&self, moments: &[Moment], part: impl Fn(&Bucket, Moment) -> Range<usize>) -> Vec<Held> {
         let mut found = Vec::new();
         for &moment in moments {
-            for (bucket, moments) in self.buckets.iter().zip(&self.moments) {
-                let part = part(bucket);
-                let updated = updated(bucket, &self.layout, own);
-                for piece in bucket.pieces(&part) {
-                    let parameter = &self.network.parameters()[piece.parameter];
-                    let (start, len) = (piece.elements.start, piece.elements.len());
-                    let in_state = || part.start + piece.offset - updated.start;
-                    let view = match moment {
-                        Moment::Weight => parameter.weight.flat_range(start, len),
-                        Moment::First => moments[0].flat_range(in_state(), len),
-                        Moment::Second => moments[1].flat_range(in_state(), len),
-                    };
-                    let first = parameter.elements().start + start;
-                    let elements = first..first + len;
+            for bucket in &self.replicas.buckets {
+                let stored = match moment {
+                    Moment::Weight => &bucket.weight,
+                    Moment::First => &bucket.moments[0],
+                    Moment::Second => &bucket.moments[1],
+                };
+                for piece in bucket.pieces(&part(bucket, moment)) {
+                    let first = self.network.parameters()[piece.parameter].elements().start;
+                    let elements = first + piece.elements.start..first + piece.elements.end;
+                    let view = stored.at(&piece.place);
                     found.push(Held { moment, parameter: piece.parameter, elements, view });
                 }
             }
@@ -438,10 +389,10 @@ impl Engine {
     /// Takes this rank's part of all tensors of a checkpoint of this model.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         checkpoint.check_model(self.network.model(), &self.tensors())?;
-        let own = self.mesh.coordinate(Axis::Data);
-        let mut wanted = self.held(&[Moment::Weight], |bucket| 0..bucket.weights.cols);
-        wanted
-            .extend(self.held(&[Moment::First, Moment::Second], |bucket| updated(bucket, &self.layout, own)));
+        let wanted = self.held(&Moment::ALL, |bucket, moment| match moment {
+            Moment::Weight => bucket.weight.elements.clone(),
+            _ => bucket.moments[0].elements.clone(),
+        });
         for held in wanted {
             let name = held.moment.of(&self.network.parameters()[held.parameter].name);
             checkpoint.read_range(&name, &held.elements, |first, values| {
@@ -449,7 +400,7 @@ impl Engine {
                 self.device.upload_slice(place, values);
             })?;
         }
-        self.network.pack_weights(&mut *self.device);
+        self.weights_changed();
         Ok(())
     }
 
@@ -478,6 +429,11 @@ impl Engine {
         Ok(all[replicas..].iter().step_by(self.mesh.size(Axis::Tensor)).map(floats).collect())
     }
 
+    /// Whether all replicas must evaluate as many micro-batches.
+    pub(crate) const fn evaluates_together(&self) -> bool {
+        self.replicas.gather_weights()
+    }
+
     /// Every rank's bytes in their order, for decisions that all must take together.
     pub(crate) fn gather(&mut self, mine: &[u8], what: &'static str) -> Result<Vec<Vec<u8>>, TrainError> {
         if self.groups.world.size() == 1 {
@@ -500,25 +456,9 @@ pub(crate) fn rank_of<'a>(
     }
 }
 
-/// Begins the sum of a bucket's gradients over the replicas.
-pub(crate) fn reduce(
-    device: &mut dyn Device,
-    collective: &mut dyn Collective,
-    data: &Group,
-    zero: usize,
-    bucket: &Bucket,
-) -> Result<Handle, CommError> {
-    if zero == 0 {
-        return collective.all_reduce(device, data, bucket.grads, "gradients");
-    }
-    let own = &bucket.parts[data.index];
-    let to = bucket.grads.flat_range(own.start, own.len());
-    collective.reduce_scatter(device, data, &bucket.parts, bucket.grads, to, "gradients")
-}
-
 /// Whether this rank speaks for a parameter that others may hold too: whole parameters belong to the first tensor
 /// rank, a tied embedding to the first stage.
-fn counts(mesh: &Mesh, parameter: &triax_model::Parameter) -> bool {
+fn counts(mesh: &Mesh, parameter: &Parameter) -> bool {
     let first_stage = mesh.coordinate(Axis::Pipeline) == 0;
     (parameter.split != Split::Whole || mesh.coordinate(Axis::Tensor) == 0)
         && (first_stage || !parameter.name.starts_with("embedding."))

@@ -39,8 +39,16 @@ pub enum TrainError {
     Locked { path: PathBuf },
     #[error("{}, line {line}: not a JSON object with a step: {reason}", path.display())]
     Log { path: PathBuf, line: usize, reason: String },
-    #[error("stopped at step {step}, samples {start}..{end}: {alarm}; {rule}")]
-    Alarm { step: u64, start: u64, end: u64, alarm: Alarm, rule: String },
+    #[error("stopped at step {step}, samples {start}..{end}: {alarm}{places}; {rule}")]
+    Alarm {
+        step: u64,
+        start: u64,
+        end: u64,
+        alarm: Alarm,
+        /// Where values were not finite first.
+        places: String,
+        rule: String,
+    },
 }
 
 impl TrainError {

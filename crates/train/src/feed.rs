@@ -224,6 +224,15 @@ impl HeldOut {
                     sums.push(sum);
                 }
             }
+            let micro_batches = count.div_ceil(self.micro_batch as u64) as usize;
+            let left = micro_batches % replicas;
+            if engine.evaluates_together() && left > 0 && replica >= left {
+                // The others need this replica's part of the weights: the last micro-batch again, not counted.
+                let last = micro_batches - 1;
+                let samples = count as usize - last * self.micro_batch;
+                let batch = self.buffers.batch(samples, self.sequence, self.prefix, 0);
+                engine.evaluate(&batch, &mut self.losses[..samples * self.sequence])?;
+            }
             let loss = in_turn(&engine.gather_losses(&sums)?);
             evaluations.push(Evaluation {
                 step,
@@ -237,7 +246,7 @@ impl HeldOut {
 }
 
 /// The sum over micro-batches that the replicas took in turn, in the order of the micro-batches.
-fn in_turn(replicas: &[Vec<f64>]) -> f64 {
+pub(crate) fn in_turn(replicas: &[Vec<f64>]) -> f64 {
     let most = replicas.iter().map(Vec::len).max().unwrap_or(0);
     (0..most).flat_map(|round| replicas.iter().filter_map(move |sums| sums.get(round))).sum()
 }

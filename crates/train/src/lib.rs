@@ -21,7 +21,9 @@ mod metrics;
 mod observer;
 mod pipeline;
 mod plan;
+mod poison;
 mod ranks;
+mod replicas;
 #[cfg(test)]
 mod testing;
 mod timeline;
@@ -35,5 +37,5 @@ pub use error::TrainError;
 pub use exact_sum::ExactSum;
 pub use observer::{Evaluation, Observer, Outcome, Started, StepReport};
 pub use plan::{Plan, available_memory};
-pub use ranks::{MakeDevice, alone, in_threads, train_as_process, train_in_threads};
+pub use ranks::{MakeDevice, alone, in_threads, options_of, train_as_process, train_in_threads};
 pub use trainer::{Start, Trainer};

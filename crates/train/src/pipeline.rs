@@ -4,14 +4,16 @@
 //! ReceiveActivation ─▶ slot ─▶ Forward ─▶ SendActivation … ReceiveGradient ─▶ Backward ─▶ SendGradient ─▶ slot is free
 //! ```
 //! A micro-batch in flight has a slot from its first action until its weight gradients are done. What was sent is
-//! awaited only when its buffer is needed again.
+//! awaited only when its buffer is needed again; the next receive of the list is begun before something is computed,
+//! so that it arrives meanwhile.
 
 use crate::TrainError;
-use crate::engine::{Batches, Engine, rank_of, reduce};
+use crate::engine::{Batches, Engine, rank_of};
+use crate::replicas::Hooks;
 use std::collections::HashMap;
 use std::time::Instant;
 use triax_comm::{Axis, CommError, Handle};
-use triax_model::{MicroBatch, Rank};
+use triax_model::{MicroBatch, Network, Rank};
 use triax_plan::{Action, Work};
 
 /// What is under way.
@@ -24,6 +26,14 @@ struct Flight {
     /// The gradient of the residual stream in use, and those being sent.
     residual: usize,
     sent_gradients: Vec<Option<Handle>>,
+    /// A receive that was begun before its turn.
+    posted: Option<Posted>,
+}
+
+struct Posted {
+    handle: Handle,
+    /// Which gradient of the residual stream arrives, if it is one.
+    residual: Option<usize>,
 }
 
 /// A border between two chunks of layers, and the direction in which it is crossed.
@@ -69,13 +79,20 @@ impl Engine {
             match action {
                 Action::ReceiveActivation(work) => {
                     let slot = self.slot(&mut flight, work, batches, group)?;
-                    let handle = self.receive(self.before(stage, work.chunk), self.network.input(slot))?;
-                    self.collective.wait(&mut *self.device, handle)?;
+                    let input = self.network.input(slot);
+                    if let Some(Posted { handle, .. }) = flight.posted.take() {
+                        self.collective.wait(&mut *self.device, handle)?;
+                        let received = self.network.received().expect("was posted there");
+                        self.device.cast(received.row_range(0, input.rows), input);
+                    } else {
+                        let handle = self.receive(self.before(stage, work.chunk), input)?;
+                        self.collective.wait(&mut *self.device, handle)?;
+                    }
                 }
                 Action::Forward(work) => {
+                    self.receive_ahead(&mut flight, stage, index)?;
                     let slot = self.slot(&mut flight, work, batches, group)?;
-                    let (network, mut rank) = self.network_and_rank();
-                    network.forward(&mut rank, slot, work.chunk, grad_scale)?;
+                    self.forward(slot, work.chunk, grad_scale)?;
                 }
                 Action::SendActivation(work) => {
                     let slot = flight.slots[&work];
@@ -84,17 +101,23 @@ impl Engine {
                     flight.sent.insert(slot, handle);
                 }
                 Action::ReceiveGradient(work) => {
-                    self.turn(&mut flight)?;
-                    let view = self.network.residual_gradient(flight.slots[&work], flight.residual);
-                    let mut border = self.after(stage, work.chunk);
-                    border.0.gradient = true;
-                    let handle = self.receive(border, view)?;
+                    let handle = match flight.posted.take() {
+                        Some(Posted { handle, residual }) => {
+                            flight.residual = residual.expect("the next receive of the list is a gradient");
+                            handle
+                        }
+                        None => {
+                            self.turn(&mut flight)?;
+                            self.receive_gradient(stage, work, flight.slots[&work], flight.residual)?
+                        }
+                    };
                     self.collective.wait(&mut *self.device, handle)?;
                 }
                 Action::Backward(work) | Action::BackwardInput(work) => {
                     if self.is_last(stage, work.chunk) {
                         self.turn(&mut flight)?;
                     }
+                    self.receive_ahead(&mut flight, stage, index)?;
                     let slot = flight.slots[&work];
                     let overlap = overlap && work.micro_batch == last;
                     self.backward(slot, work.chunk, flight.residual, overlap)?;
@@ -118,6 +141,7 @@ impl Engine {
                     }
                 }
                 Action::BackwardWeight(work) => {
+                    self.receive_ahead(&mut flight, stage, index)?;
                     let slot = flight.slots[&work];
                     self.backward_weight(slot, work.chunk, overlap && work.micro_batch == last)?;
                     self.release(&mut flight, work)?;
@@ -144,50 +168,31 @@ impl Engine {
         for micro_batch in 0..count {
             let batch = batches.micro_batch(group, micro_batch)?;
             self.network.upload(&mut *self.device, 0, &batch);
-            let (network, mut rank) = self.network_and_rank();
-            network.forward(&mut rank, 0, 0, grad_scale)?;
+            self.forward(0, 0, grad_scale)?;
             self.backward(0, 0, 0, overlap && micro_batch + 1 == count)?;
         }
         Ok(())
     }
 
-    fn network_and_rank(&mut self) -> (&mut triax_model::Network, Rank<'_>) {
-        (&mut self.network, rank_of(&mut *self.device, &mut *self.collective, &self.groups))
+    /// The network, this rank as it sees it, and what happens around layers.
+    fn parts(&mut self, last: bool) -> (&mut Network, Rank<'_>, Hooks<'_>) {
+        let rank = rank_of(&mut *self.device, &mut *self.collective, &self.groups);
+        (&mut self.network, rank, self.replicas.hooks(last))
+    }
+
+    fn forward(&mut self, slot: usize, chunk: usize, grad_scale: f32) -> Result<(), CommError> {
+        let (network, mut rank, mut hooks) = self.parts(false);
+        network.forward(&mut rank, slot, chunk, grad_scale, &mut hooks)
     }
 
     fn backward(&mut self, slot: usize, chunk: usize, residual: usize, last: bool) -> Result<(), CommError> {
-        let Self { device, collective, groups, layout, network, buckets, reducing, .. } = self;
-        let mut rank = rank_of(&mut **device, &mut **collective, groups);
-        if !last || groups.data.size() == 1 {
-            return network.backward(&mut rank, slot, chunk, residual, None);
-        }
-        // Parameters in front of the layers make a bucket of their own.
-        let ahead = buckets.len() - network.layers() - usize::from(network.has_head());
-        let mut done = |rank: &mut Rank<'_>, layer: usize| {
-            let collective = rank.collective.as_deref_mut().expect("a replica has a world");
-            let bucket = &buckets[ahead + layer];
-            reducing[ahead + layer] =
-                Some(reduce(rank.device, collective, &groups.data, layout.zero, bucket)?);
-            Ok(())
-        };
-        network.backward(&mut rank, slot, chunk, residual, Some(&mut done))
+        let (network, mut rank, mut hooks) = self.parts(last);
+        network.backward(&mut rank, slot, chunk, residual, &mut hooks)
     }
 
     fn backward_weight(&mut self, slot: usize, chunk: usize, last: bool) -> Result<(), CommError> {
-        let Self { device, collective, groups, layout, network, buckets, reducing, .. } = self;
-        let mut rank = rank_of(&mut **device, &mut **collective, groups);
-        if !last || groups.data.size() == 1 {
-            return network.backward_weight(&mut rank, slot, chunk, None);
-        }
-        let ahead = buckets.len() - network.layers() - usize::from(network.has_head());
-        let mut done = |rank: &mut Rank<'_>, layer: usize| {
-            let collective = rank.collective.as_deref_mut().expect("a replica has a world");
-            let bucket = &buckets[ahead + layer];
-            reducing[ahead + layer] =
-                Some(reduce(rank.device, collective, &groups.data, layout.zero, bucket)?);
-            Ok(())
-        };
-        network.backward_weight(&mut rank, slot, chunk, Some(&mut done))
+        let (network, mut rank, mut hooks) = self.parts(last);
+        network.backward_weight(&mut rank, slot, chunk, &mut hooks)
     }
 
     /// The slot of a piece of work; a new one gets its micro-batch.
@@ -217,13 +222,68 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the other gradient of the residual stream, once it has been sent.
-    fn turn(&mut self, flight: &mut Flight) -> Result<(), CommError> {
-        flight.residual = (flight.residual + 1) % flight.sent_gradients.len();
-        match flight.sent_gradients[flight.residual].take() {
-            Some(handle) => self.collective.wait(&mut *self.device, handle),
-            None => Ok(()),
+    /// Begins the next receive of the list behind `index`, where something is computed.
+    fn receive_ahead(&mut self, flight: &mut Flight, stage: usize, index: usize) -> Result<(), CommError> {
+        if flight.posted.is_some() {
+            return Ok(());
         }
+        let later = &self.schedule.actions[stage][index + 1..];
+        let receives =
+            |action: &&Action| matches!(action, Action::ReceiveActivation(_) | Action::ReceiveGradient(_));
+        let Some(&next) = later.iter().find(receives) else { return Ok(()) };
+        let posted = match next {
+            Action::ReceiveActivation(work) => {
+                let received = self.network.received().expect("a chunk that receives its input");
+                Posted { handle: self.receive(self.before(stage, work.chunk), received)?, residual: None }
+            }
+            Action::ReceiveGradient(work) => {
+                // A backward pass before it takes the gradient that it would arrive in.
+                let taken = later
+                    .iter()
+                    .take_while(|action| !receives(action))
+                    .any(|action| matches!(action, Action::Backward(_) | Action::BackwardInput(_)));
+                let (Some(&slot), false) = (flight.slots.get(&work), taken) else { return Ok(()) };
+                // Chunks make a ring of the stages: one in which all wait for their sends before they receive.
+                let other = (flight.residual + 1) % flight.sent_gradients.len();
+                if self.schedule.chunks > 1 && flight.sent_gradients[other].is_some() {
+                    return Ok(());
+                }
+                let residual = self.free_residual(flight)?;
+                let handle = self.receive_gradient(stage, work, slot, residual)?;
+                Posted { handle, residual: Some(residual) }
+            }
+            _ => return Ok(()),
+        };
+        flight.posted = Some(posted);
+        Ok(())
+    }
+
+    fn receive_gradient(
+        &mut self,
+        stage: usize,
+        work: Work,
+        slot: usize,
+        residual: usize,
+    ) -> Result<Handle, CommError> {
+        let view = self.network.residual_gradient(slot, residual);
+        let mut border = self.after(stage, work.chunk);
+        border.0.gradient = true;
+        self.receive(border, view)
+    }
+
+    /// Takes the other gradient of the residual stream.
+    fn turn(&mut self, flight: &mut Flight) -> Result<(), CommError> {
+        flight.residual = self.free_residual(flight)?;
+        Ok(())
+    }
+
+    /// The gradient of the residual stream that is not in use, once it has been sent.
+    fn free_residual(&mut self, flight: &mut Flight) -> Result<usize, CommError> {
+        let other = (flight.residual + 1) % flight.sent_gradients.len();
+        if let Some(handle) = flight.sent_gradients[other].take() {
+            self.collective.wait(&mut *self.device, handle)?;
+        }
+        Ok(other)
     }
 
     fn is_last(&self, stage: usize, chunk: usize) -> bool {
@@ -270,8 +330,8 @@ impl Engine {
                 let handle = self.receive(self.before(stage, chunk), self.network.input(0))?;
                 self.collective.wait(&mut *self.device, handle)?;
             }
-            let (network, mut rank) = self.network_and_rank();
-            network.evaluate(&mut rank, chunk)?;
+            let (network, mut rank, mut hooks) = self.parts(false);
+            network.evaluate(&mut rank, chunk, &mut hooks)?;
             if !self.is_last(stage, chunk) {
                 let handle = self.send(self.after(stage, chunk), self.network.output(0, chunk))?;
                 self.collective.wait(&mut *self.device, handle)?;

@@ -4,11 +4,11 @@
 use crate::TrainError;
 use crate::buckets::{Bucket, buckets};
 use crate::checkpoint::Saver;
+use crate::poison::Checks;
 use serde::Serialize;
 use std::fmt;
-use std::ops::Range;
 use triax_comm::{Axis, Mesh};
-use triax_model::{Network, Options, Stage, TensorSplit};
+use triax_model::{Network, Options, Shared, Stage, TensorSplit};
 use triax_plan::{Layout, Schedule, StageCosts, split_layers};
 use triax_spec::Run;
 use triax_spec::run::{Precision, ScheduleKind};
@@ -27,10 +27,8 @@ pub struct Plan {
     pub(crate) schedule: Schedule,
     pub(crate) network: Network,
     pub(crate) buckets: Vec<Bucket>,
-    /// Adam's running means of the gradient and of its square, flat, for the part of each bucket that this rank updates.
-    pub(crate) moments: Vec<[View; 2]>,
-    /// Sums of earlier groups that wait to be joined, by height in the tree: the gradients of all buckets.
-    pub(crate) levels: Vec<Vec<View>>,
+    /// What finds out where gradients were not finite before they were summed over the replicas.
+    pub(crate) checks: Option<Checks>,
     /// F64 `[1, most rows of a piece]`.
     pub(crate) squares: View,
     table: Table,
@@ -72,37 +70,22 @@ impl Plan {
                 sequence: layout.sequence_parallel,
             },
             deferred: layout.schedule == ScheduleKind::ZeroBubbleH1 && pipeline > 1,
+            shared: Shared { gradients: layout.zero > 1, weights: layout.zero > 2 },
         };
         let slots = schedule.peak_in_flight(mesh.coordinate(Axis::Pipeline));
         let mut table = Table::new();
         let network = Network::plan_stage(&run.model, &options, &stage, slots, device, &mut table)?;
-        let buckets = buckets(network.parameters(), data);
-        let levels = (0..layout.waiting_groups())
-            .map(|level| {
-                let buffer = |bucket: &Bucket| {
-                    let name = format!("{}.grad of an earlier group, level {level}", bucket.name);
-                    table.add(name, Class::Gradients, DType::F32, 1, bucket.grads.cols)
-                };
-                buckets.iter().map(buffer).collect()
-            })
-            .collect();
         let own = mesh.coordinate(Axis::Data);
-        let moments = buckets
-            .iter()
-            .map(|bucket| {
-                let held = updated(bucket, layout, own).len();
-                ["m", "v"].map(|moment| {
-                    table.add(format!("{}.{moment}", bucket.name), Class::Optimizer, DType::F32, 1, held)
-                })
-            })
-            .collect();
+        let arrivals = [micro_batches * layout.groups(), layout.groups()];
+        let buckets = buckets(network.parameters(), layout, own, arrivals, &mut table);
+        let rounds = if layout.zero > 1 { arrivals[0] } else { 1 };
+        let checks = (data > 1).then(|| Checks::plan(&mut table, rounds, network.parameters().len()));
         let rows = buckets
             .iter()
             .flat_map(|bucket| {
                 bucket.pieces(&bucket.parts[own]).map(|piece| piece.elements.len() / piece.row)
             })
-            .max()
-            .unwrap_or(0);
+            .fold(1, usize::max);
         let squares = table.add("gradient squares", Class::Workspace, DType::F64, 1, rows);
         let scratch_bytes = network.scratch_bytes(device);
         let (run, layout) = (run.clone(), layout.clone());
@@ -114,8 +97,7 @@ impl Plan {
             schedule,
             network,
             buckets,
-            moments,
-            levels,
+            checks,
             squares,
             table,
             scratch_bytes,
@@ -248,11 +230,6 @@ fn stage(run: &Run, layout: &Layout, stage: usize) -> Stage {
         first: stage == 0,
         last: stage + 1 == stages,
     }
-}
-
-/// The part of a bucket that replica `data` updates.
-pub(crate) fn updated(bucket: &Bucket, layout: &Layout, data: usize) -> Range<usize> {
-    if layout.zero > 0 { bucket.parts[data].clone() } else { 0..bucket.weights.cols }
 }
 
 /// Memory that can be had without swapping, in bytes: what the kernel says, within the control group's limit.

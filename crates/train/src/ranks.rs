@@ -3,6 +3,7 @@
 
 use crate::{Observer, Outcome, Plan, Start, TrainError, Trainer};
 use std::path::Path;
+use std::time::Duration;
 use triax_comm::local::{LocalRank, World};
 use triax_comm::{Collective, Options};
 use triax_plan::Layout;
@@ -11,6 +12,11 @@ use triax_tensor::Device;
 
 /// Makes a rank's device; called on the rank's thread.
 pub type MakeDevice<'a> = &'a (dyn Fn() -> Box<dyn Device> + Sync);
+
+/// How the world of a run behaves.
+pub const fn options_of(run: &Run) -> Options {
+    Options { timeout: Duration::from_secs(run.layout.peer_timeout) }
+}
 
 /// Calls `rank` once for each rank of a world of threads and returns what the first one's call gives. When a rank
 /// fails, all end, with the error of the one that failed first.

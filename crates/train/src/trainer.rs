@@ -329,7 +329,7 @@ impl Trainer {
     ) -> Result<Option<&'static str>, TrainError> {
         let start = found.before.samples;
         let reason = if alarm.cause == Cause::Nonfinite { "nonfinite" } else { "spike" };
-        let culprits = if alarm.cause == Cause::Nonfinite { self.culprits()? } else { String::new() };
+        let culprits = if alarm.cause == Cause::Nonfinite { self.culprits(found)? } else { String::new() };
         match response {
             Response::Log => {
                 self.apply(found)?;
@@ -353,6 +353,7 @@ impl Trainer {
                     start,
                     end: self.progress.samples,
                     alarm: *alarm,
+                    places: culprits,
                     rule: match response {
                         Response::Limit(limit) => format!("more than {key}.limit = {limit} in a row"),
                         _ => format!("{key}.action = \"stop\""),
@@ -362,12 +363,11 @@ impl Trainer {
         }
     }
 
-    /// Where gradients are not finite: the first parameter of each rank.
-    fn culprits(&mut self) -> Result<String, TrainError> {
-        let found = self.engine.nonfinite_gradients()?;
-        let name = |(rank, name): &(usize, String)| format!("`{name}` on rank {rank}");
-        let names: Vec<String> = found.iter().take(8).map(name).collect();
-        Ok(if names.is_empty() { String::new() } else { format!("; gradient of {}", names.join(", ")) })
+    /// Where values were not finite first.
+    fn culprits(&mut self, found: &Found) -> Result<String, TrainError> {
+        let first = found.before.samples;
+        let places = self.engine.culprits(first, self.progress.samples - first)?;
+        Ok(if places.is_empty() { places } else { format!("; not finite are {}", &places[2..]) })
     }
 
     fn apply(&mut self, found: &Found) -> Result<(), TrainError> {

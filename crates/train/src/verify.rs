@@ -39,6 +39,13 @@ impl Witness {
     }
 }
 
+impl Evidence {
+    /// Every step, in order.
+    pub fn steps(&self) -> &[StepReport] {
+        &self.steps
+    }
+}
+
 /// The first place where two runs part.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Difference {

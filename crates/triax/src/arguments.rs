@@ -218,9 +218,6 @@ pub(crate) struct Train {
     /// Ranks, as threads; 0 for as many as the run file names. Launchers (mpirun, srun) say it themselves
     #[arg(long, default_value_t = 0)]
     pub(crate) ranks: usize,
-    /// Seconds a rank waits for the others before it ends the run
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) peer_timeout: u64,
     /// How often to start again from the last good checkpoint when the run crashes; on fewer ranks when as many no
     /// longer come
     #[arg(long, default_value_t = 0)]

@@ -31,11 +31,11 @@ pub(crate) fn before_meeting<T>(launch: &Launch, outcome: Result<T, Failure>) ->
 /// and the same `facts`.
 pub(crate) fn meet(
     launch: &Launch,
-    timeout: Duration,
+    options: Options,
     facts: &[(&str, &str)],
 ) -> Result<Box<dyn Collective>, Failure> {
     let program = before_meeting(launch, program())?;
-    let mut collective = before_meeting(launch, end_of_world(launch, Options { timeout }))?;
+    let mut collective = before_meeting(launch, end_of_world(launch, options))?;
     let hashes: Vec<(&str, String)> = std::iter::once(("program", program))
         .chain(
             facts.iter().map(|(name, text)| (*name, blake3::hash(text.as_bytes()).to_hex()[..16].to_owned())),

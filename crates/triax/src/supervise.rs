@@ -141,19 +141,8 @@ fn watch(child: &mut Child, bell: &AtomicBool) -> std::io::Result<Ended> {
 /// The run on this layout, as one types it.
 fn command(arguments: &Train, layout: &Layout, again: bool) -> Result<Command, Failure> {
     // Every flag is named, so that a new one is not forgotten here.
-    let Train {
-        run,
-        overrides,
-        resume,
-        out,
-        device,
-        peer_timeout,
-        launch,
-        json,
-        ranks,
-        max_restarts,
-        until_stdin_ends,
-    } = arguments;
+    let Train { run, overrides, resume, out, device, launch, json, ranks, max_restarts, until_stdin_ends } =
+        arguments;
     let _ = (ranks, max_restarts, until_stdin_ends);
     let program = std::env::current_exe().context(|| "this program's own file".to_owned())?;
     let mut command = match launch {
@@ -187,7 +176,7 @@ fn command(arguments: &Train, layout: &Layout, again: bool) -> Result<Command, F
         arguments::Resume::IfPresent => "if-present",
         arguments::Resume::Never => "never",
     };
-    command.args(["--resume", resume, "--peer-timeout", &peer_timeout.to_string()]);
+    command.args(["--resume", resume]);
     if let Some(out) = out {
         command.arg("--out").arg(out);
     }
@@ -341,8 +330,6 @@ mod tests {
             "2",
             "--launch",
             "mpirun -n {ranks} --bind-to none",
-            "--peer-timeout",
-            "9",
             "--json",
         ];
         let crate::arguments::Command::Train(given) = crate::arguments::Arguments::parse_from(words).command
@@ -371,7 +358,7 @@ mod tests {
             (given.run.clone(), given.out.clone(), given.device)
         );
         assert_eq!(child.overrides, ["train.seed=3", "layout.data=2", "numerics.data_groups=2"]);
-        assert_eq!((child.peer_timeout, child.resume), (9, arguments::Resume::Never));
+        assert_eq!(child.resume, arguments::Resume::Never);
         let (_, again) = words(true);
         assert!(again.windows(2).any(|pair| pair == ["--resume", "if-present"]), "{again:?}");
     }

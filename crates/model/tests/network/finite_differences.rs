@@ -52,6 +52,6 @@ fn loss(machine: &mut Machine, samples: &Samples) -> f64 {
     let batch = samples.range(&machine.network, 0, samples.prefix.len());
     machine.network.begin_step(&mut *machine.device);
     machine.network.upload(&mut *machine.device, 0, &batch);
-    machine.network.forward(&mut Rank::alone(&mut *machine.device), 0, 0, 1.0).unwrap();
+    machine.network.forward(&mut Rank::alone(&mut *machine.device), 0, 0, 1.0, &mut ()).unwrap();
     machine.network.losses(&*machine.device).iter().sum::<f64>() / samples.counted() as f64
 }

@@ -149,7 +149,7 @@ fn one_step(machine: &mut Machine, tokens: &[u32], targets: &[u32]) -> f64 {
     let (network, device) = (&mut machine.network, &mut *machine.device);
     network.begin_step(device);
     let rank = &mut Rank::alone(device);
-    network.forward_backward(rank, &batch, 1.0 / tokens.len() as f32, None).unwrap();
+    network.forward_backward(rank, &batch, 1.0 / tokens.len() as f32, &mut ()).unwrap();
     network.finish_group(rank).unwrap();
     network.losses(rank.device)[0] / tokens.len() as f64
 }

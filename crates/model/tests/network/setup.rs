@@ -1,7 +1,7 @@
 //! Tiny networks of every style, and a few calls to run them.
 
 use std::path::PathBuf;
-use triax_model::{MicroBatch, Network, Options, Rank, TensorSource, TensorSplit};
+use triax_model::{MicroBatch, Network, Options, Rank, Shared, TensorSource, TensorSplit};
 use triax_spec::model::{Activation, Dropout, Init, Mask, Model, NormKind, Positions};
 use triax_spec::run::Recompute;
 use triax_tensor::cpu::{Cpu, Kernel};
@@ -62,6 +62,7 @@ pub(crate) fn options(model: &Model, micro_batch: usize, micro_batches: usize) -
         training: true,
         tensor: TensorSplit::WHOLE,
         deferred: false,
+        shared: Shared::default(),
     }
 }
 
@@ -134,7 +135,7 @@ impl Machine {
             let last = (first + options.micro_batch).min(count);
             let batch = samples.range(&self.network, first, last);
             let rank = &mut Rank::alone(&mut *self.device);
-            self.network.forward_backward(rank, &batch, 1.0 / samples.counted() as f32, None).unwrap();
+            self.network.forward_backward(rank, &batch, 1.0 / samples.counted() as f32, &mut ()).unwrap();
         }
         self.network.finish_group(&mut Rank::alone(&mut *self.device)).unwrap();
         assert_eq!(self.network.counted(), samples.counted());

@@ -5,9 +5,15 @@
 #[path = "../setup/mod.rs"]
 mod setup;
 
+mod accounting;
 mod curve;
+mod giant;
+mod grid;
 mod layouts;
+mod memory;
+mod poison;
 mod recovery;
 mod resume;
 mod rules;
+mod spy;
 mod variants;

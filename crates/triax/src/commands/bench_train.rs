@@ -41,9 +41,12 @@ struct Outcome {
     peak_gflops: Option<f64>,
     /// Seconds of each measured step.
     step_s: Vec<f64>,
-    /// Bytes by class.
+    /// Bytes by class, of rank 0.
     memory: BTreeMap<&'static str, usize>,
     scratch_bytes: usize,
+    /// Each rank's arena and scratch memory, to the byte what is allocated; to be held against `peak_rss_mb`, which has
+    /// the program and its threads in it too.
+    forecast_bytes: Vec<usize>,
 }
 
 pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
@@ -78,6 +81,13 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
     }
     let memory = Class::ALL.iter().map(|&class| (class.name(), plan.table().class_bytes(class))).collect();
     let scratch_bytes = plan.scratch_bytes();
+    let forecast_bytes = (0..planned.world())
+        .map(|rank| {
+            let plan = Plan::of_rank(&run, &planned, rank, &*device);
+            plan.map(|plan| plan.table().bytes() + plan.scratch_bytes())
+        })
+        .collect::<Result<Vec<usize>, TrainError>>()
+        .map_err(|error| Failure::usage(with_causes(&error)))?;
     drop((plan, device));
     let (mut losses, mut step_s) = (Vec::new(), Vec::new());
     let steps_of = |rank: Box<dyn Collective>, tell: &mut dyn FnMut(usize, Step)| -> Result<(), TrainError> {
@@ -137,6 +147,7 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
         step_s,
         memory,
         scratch_bytes,
+        forecast_bytes,
     };
     let share =
         outcome.flops_share.map_or(String::new(), |share| format!(", {:.1} % of peak", 100.0 * share));

@@ -7,16 +7,15 @@ use crate::{files, interrupt, machine, processes, supervise};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use triax_comm::Mesh;
 use triax_comm::launch::Launch;
-use triax_comm::{Mesh, Options};
 use triax_plan::Layout;
 use triax_spec::Run;
 use triax_train::checkpoint::Saved;
 use triax_train::watch::{Alarm, Response};
 use triax_train::{
     Evaluation, Observer, Outcome, Plan, Resume, Start, Started, StepReport, TrainError, available_memory,
-    train_as_process, train_in_threads,
+    options_of, train_as_process, train_in_threads,
 };
 
 pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
@@ -62,7 +61,7 @@ pub(crate) fn run(arguments: &Train) -> Result<(), Failure> {
     start.peak_flops = peak.map(|gflops| gflops * 1e9);
     let device = || machine::device(selected).expect("this device was made before");
     let mut shown = Shown::new(arguments.json);
-    let options = Options { timeout: Duration::from_secs(arguments.peer_timeout) };
+    let options = options_of(&run);
     let outcome = train_in_threads(&run, &layout, options, &device, &folder, &start, &mut shown);
     // Not before: a run that is refused leaves its folder as it was.
     if folder.is_dir() && outcome.is_ok() {
@@ -89,10 +88,10 @@ fn as_process(arguments: &Train, launch: &Launch) -> Result<(), Failure> {
     if rank == 0 {
         eprintln!("{launch}");
     }
-    let timeout = Duration::from_secs(arguments.peer_timeout);
     let text = run.to_toml();
     let place = folder.to_string_lossy();
-    let collective = processes::meet(launch, timeout, &[("run file", &text), ("run folder", &place)])?;
+    let collective =
+        processes::meet(launch, options_of(&run), &[("run file", &text), ("run folder", &place)])?;
     let layout = Layout::new(&run, launch.world).map_err(|error| processes::usage(rank, &error.into()))?;
     let ranks_here = launch.local_world.unwrap_or(launch.world);
     let threads = machine::threads_of_a_rank(run.device.threads, ranks_here);

@@ -7,6 +7,8 @@ use crate::failure::{Context, Failure, with_causes};
 use crate::layout::{parse, show};
 use crate::source;
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use triax_data::{TokenType, Writer};
 use triax_plan::Layout as Planned;
@@ -31,8 +33,18 @@ pub(crate) fn layouts(arguments: &VerifyLayouts) -> Result<(), Failure> {
     let groups = groups(arguments, &given);
     let run = run_of(arguments, groups, scratch.path())?;
     let layouts = if given.is_empty() { drawn(&run, arguments) } else { given };
-    let one = train(&run, &scratch.path().join("one"))
-        .map_err(|error| Failure::run(format!("one rank: {}", with_causes(&error))))?;
+    // By their groups: layouts that sum every micro-batch over the replicas have as many as micro-batches.
+    let mut ones: BTreeMap<usize, Evidence> = BTreeMap::new();
+    for layout in &layouts {
+        let mut one = laid_out(&run, layout);
+        one.layout = Layout::single(1);
+        let groups = one.numerics.data_groups;
+        if let Entry::Vacant(place) = ones.entry(groups) {
+            let folder = scratch.path().join(format!("one-{groups}"));
+            let found = train(&one, &folder);
+            place.insert(found.map_err(|error| Failure::run(format!("one rank: {}", with_causes(&error))))?);
+        }
+    }
     eprintln!(
         "{} layouts of up to {} ranks against one rank, {} steps, batch {} in {groups} groups",
         layouts.len(),
@@ -42,14 +54,13 @@ pub(crate) fn layouts(arguments: &VerifyLayouts) -> Result<(), Failure> {
     );
     let mut different = 0;
     for (index, layout) in layouts.iter().enumerate() {
-        let mut other = run.clone();
-        other.layout = *layout;
+        let other = laid_out(&run, layout);
         let planned =
             Planned::new(&other, 0).map_err(|error| Failure::usage(format!("{}: {error}", show(layout))))?;
         let folder = scratch.path().join(format!("layout-{index}"));
         let found = train(&other, &folder);
         let outcome = match found {
-            Ok(found) => difference(&found, &one)
+            Ok(found) => difference(&found, &ones[&other.numerics.data_groups])
                 .context(|| show(layout))?
                 .map_or_else(|| "equal".to_owned(), |difference| difference.to_string()),
             Err(error) => with_causes(&error),
@@ -78,6 +89,16 @@ pub(crate) fn layouts(arguments: &VerifyLayouts) -> Result<(), Failure> {
         1 => Err(Failure::run("one layout differs from one rank")),
         more => Err(Failure::run(format!("{more} layouts differ from one rank"))),
     }
+}
+
+/// The run in a layout. ZeRO-2 and 3 share the bits of one rank where a group is one micro-batch.
+fn laid_out(run: &Run, layout: &Layout) -> Run {
+    let mut run = run.clone();
+    run.layout = *layout;
+    if layout.zero > 1 && layout.data > 1 {
+        run.numerics.data_groups *= MICRO_BATCHES as usize;
+    }
+    run
 }
 
 /// Groups that every layout of the draw can share.
@@ -179,10 +200,9 @@ fn drawn(run: &Run, arguments: &VerifyLayouts) -> Vec<Layout> {
             for data in sizes().filter(|data| tensor * pipeline * data <= arguments.world) {
                 for (schedule, chunks) in schedules(pipeline) {
                     for recompute in [Recompute::None, Recompute::Selective, Recompute::Full] {
-                        for zero in 0..2 {
+                        for zero in 0..4 {
                             for sequence_parallel in [false, true] {
                                 all.push(Layout {
-                                    micro_batch: 1,
                                     recompute,
                                     tensor,
                                     pipeline,
@@ -191,6 +211,7 @@ fn drawn(run: &Run, arguments: &VerifyLayouts) -> Vec<Layout> {
                                     schedule,
                                     chunks,
                                     zero,
+                                    ..Layout::single(1)
                                 });
                             }
                         }
@@ -202,8 +223,7 @@ fn drawn(run: &Run, arguments: &VerifyLayouts) -> Vec<Layout> {
     all.retain(|layout| {
         let meaningful =
             (layout.tensor > 1 || !layout.sequence_parallel) && (layout.data > 1 || layout.zero == 0);
-        let mut other = run.clone();
-        other.layout = *layout;
+        let other = laid_out(run, layout);
         // What the run file's own rules refuse.
         let valid = Run::parse("layout", &other.to_toml(), &[]).is_ok();
         meaningful && valid && Planned::new(&other, 0).is_ok_and(|planned| planned.own_bits.is_none())

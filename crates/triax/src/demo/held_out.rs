@@ -15,7 +15,7 @@ use crate::machine;
 use crate::source::Source;
 use std::path::Path;
 use triax_data::Reader;
-use triax_model::{MicroBatch, Network, Options, Rank, TensorSplit};
+use triax_model::{MicroBatch, Network, Options, Rank, Shared, TensorSplit};
 use triax_spec::run::{Precision, Recompute};
 use triax_tensor::{Device, IGNORE, Table};
 
@@ -45,10 +45,11 @@ impl Judge {
             training: false,
             tensor: TensorSplit::WHOLE,
             deferred: false,
+            shared: Shared::default(),
         };
         let mut table = Table::new();
         let failed = || format!("cannot evaluate {}", source.described);
-        let network = Network::plan(&source.model, &options, &*device, &mut table).context(failed)?;
+        let mut network = Network::plan(&source.model, &options, &*device, &mut table).context(failed)?;
         let scratch = network.scratch_bytes(&*device);
         device.allocate(table.bytes(), scratch).context(failed)?;
         network.load(&mut *device, &*source.tensors).context(failed)?;

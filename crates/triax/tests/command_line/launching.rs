@@ -235,7 +235,7 @@ fn the_page_about_launching_names_every_variable_and_flag() {
         let known = help.contains(flag) || others.contains(&flag);
         assert!(known, "{flag} is none of `triax train`");
     }
-    for flag in ["--max-restarts", "--launch", "--ranks", "--peer-timeout", "--resume"] {
+    for flag in ["--max-restarts", "--launch", "--ranks", "--resume"] {
         assert!(page.contains(flag), "{flag} is missing");
     }
 }

@@ -30,7 +30,7 @@ fn wrong_use_ends_with_code_two_and_says_what_would_work() {
             &["plan", "run.toml", "--set", "layout.tensor=3"],
             &["heads 2 cannot be split by tensor 3", "1 or 2"],
         ),
-        (&["train", "run.toml", "--set", "layout.zero=2"], &["layout.zero = 1"]),
+        (&["train", "run.toml", "--set", "layout.zero=4"], &["layout.zero", "3"]),
         (&["verify", "layouts", "--layout", "ep=2"], &["`ep`", "tp, pp, dp"]),
         (&["bench", "train", "--layout", "dp=3"], &["--batch 6"]),
         (&["demo", "--input", "nothing"], &["nothing", "--input"]),

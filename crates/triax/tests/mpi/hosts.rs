@@ -151,7 +151,7 @@ fn a_host_that_falls_silent_ends_the_run_in_time() {
     prepare(folder, "tensor = 2\ndata = 2", 1_000_000);
     let mut child = hosts
         .mpirun(folder)
-        .args(["train", "run.toml", "--json", "--peer-timeout", "3"])
+        .args(["train", "run.toml", "--json", "--set", "layout.peer_timeout=3"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

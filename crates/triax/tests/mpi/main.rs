@@ -184,7 +184,16 @@ fn the_end_of_one_rank_ends_all_with_one_line_that_names_it() {
         let folder = folder.path();
         prepare(folder, "tensor = 2\npipeline = 2", 1_000_000);
         let mut child = mpirun(folder)
-            .args(["-n", "4", TRIAX, "train", "run.toml", "--json", "--peer-timeout", timeout])
+            .args([
+                "-n",
+                "4",
+                TRIAX,
+                "train",
+                "run.toml",
+                "--json",
+                "--set",
+                &format!("layout.peer_timeout={timeout}"),
+            ])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
