@@ -9,7 +9,7 @@ use crate::{layout, machine, processes};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use triax_comm::Collective;
+use triax_comm::{Collective, Options};
 use triax_spec::model::Model;
 use triax_spec::run::{Amount, Checkpoint, Data, Device, GlobalBatch, Numerics};
 use triax_spec::{Preset, Run, presets};
@@ -109,7 +109,7 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
     };
     if let Some(launch) = &launch {
         let asked = format!("{arguments:?}");
-        let collective = processes::meet(launch, PATIENCE, &[("arguments", &asked)])?;
+        let collective = processes::meet(launch, Options { timeout: PATIENCE }, &[("arguments", &asked)])?;
         if first {
             eprintln!("{launch}; {}", collective.describe());
         }
