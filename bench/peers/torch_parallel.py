@@ -71,7 +71,7 @@ def data_parallel(rank, tokens, targets):
 
 def tensor_parallel(rank, tokens, targets):
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor import DTensor, Replicate, Shard
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, loss_parallel, parallelize_module
 
     mesh = init_device_mesh("cpu", (WORLD,))
@@ -90,16 +90,27 @@ def tensor_parallel(rank, tokens, targets):
     for block in network.blocks:
         block.attention.widths = [width // WORLD for width in block.attention.widths]
     forward = torch.compile(network) if gpt.options.compile else network
-    optimizer = optimizer_of(network.parameters())
+    # Neither the optimizer nor clip_grad_norm_ takes sharded and whole tensors together.
+    sharded = [p for p in network.parameters() if isinstance(p, DTensor)]
+    whole = [p for p in network.parameters() if not isinstance(p, DTensor)]
+    optimizers = [optimizer_of(sharded), optimizer_of(whole)]
+
+    def clip():
+        split, same = [p.grad.to_local() for p in sharded], [p.grad for p in whole]
+        squares = torch.stack(torch._foreach_norm(split)).square().sum()
+        dist.all_reduce(squares)
+        norm = (squares + torch.stack(torch._foreach_norm(same)).square().sum()).sqrt()
+        torch._foreach_mul_(split + same, torch.clamp(1.0 / (norm + 1e-6), max=1.0))
 
     def step():
         with loss_parallel():
             with autocast():
                 loss = forward(tokens, targets)
             loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        clip()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return loss.full_tensor().item() if hasattr(loss, "full_tensor") else loss.item()
 
     return step
