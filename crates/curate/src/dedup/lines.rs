@@ -3,9 +3,10 @@
 //! The key of a line is CCNet's: lower case, digits as 0, punctuation and control characters left out.
 
 use super::minhash::class;
+use super::rows::{OfDocument, RowsByDocument};
 use crate::document::Document;
 use crate::global::{Collect, Decide, Decision, GlobalError, GlobalStep, Resolution, Standing};
-use crate::runs::{RunReader, Sorter, merge, record};
+use crate::runs::{Sorter, merge, record};
 use crate::step::Reason;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -95,6 +96,12 @@ struct Copy {
 
 record!(Copy, b"lcpy", document: u64, place: u32);
 
+impl OfDocument for Copy {
+    fn document(&self) -> u64 {
+        self.document
+    }
+}
+
 fn rows_path(folder: &Path) -> PathBuf {
     folder.join("lines.run")
 }
@@ -131,18 +138,14 @@ impl Collect for Lines {
 
 struct Cutter {
     step: LineDedup,
-    copies: RunReader<Copy>,
-    next: Option<Copy>,
+    copies: RowsByDocument<Copy>,
 }
 
 impl Decide for Cutter {
     fn decide(&mut self, number: u64, document: &mut Document) -> Result<Decision, GlobalError> {
         let mut places = Vec::new();
-        while let Some(copy) = self.next.filter(|copy| copy.document <= number) {
-            if copy.document == number {
-                places.push(copy.place as usize);
-            }
-            self.next = self.copies.next().transpose()?;
+        while let Some(copy) = self.copies.next_of(number)? {
+            places.push(copy.place as usize);
         }
         if places.is_empty() {
             return Ok(Decision::Keep);
@@ -196,12 +199,8 @@ impl GlobalStep for LineDedup {
     }
 
     fn decide(&self, out: &Path, first: u64) -> Result<Box<dyn Decide>, GlobalError> {
-        let mut copies = RunReader::open(&copies_path(out), 1 << 16)?;
-        if first > 0 {
-            copies.seek(|copy: &Copy| copy.document < first)?;
-        }
-        let next = copies.next().transpose()?;
-        Ok(Box::new(Cutter { step: self.clone(), copies, next }))
+        let copies = RowsByDocument::open(&copies_path(out), first)?;
+        Ok(Box::new(Cutter { step: self.clone(), copies }))
     }
 }
 

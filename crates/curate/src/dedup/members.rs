@@ -1,12 +1,10 @@
 //! What becomes of the members of clusters: the second pass that whole-document steps share.
 
+use super::rows::RowsByDocument;
 use crate::document::Document;
 use crate::global::{Decide, Decision, GlobalError, Member};
-use crate::runs::RunReader;
 use crate::step::Reason;
 use std::path::{Path, PathBuf};
-
-const BUFFER: usize = 1 << 16;
 
 /// Where [`Members`] expects its rows.
 pub(super) fn members_path(out: &Path) -> PathBuf {
@@ -16,8 +14,7 @@ pub(super) fn members_path(out: &Path) -> PathBuf {
 /// Removes the members that do not survive; the survivor learns how many documents it stands for, as FineWeb-2 needs it to
 /// weigh by the number of copies.
 pub(super) struct Members {
-    rows: RunReader<Member>,
-    next: Option<Member>,
+    rows: RowsByDocument<Member>,
     label: &'static str,
     /// Metadata key for the size of the cluster.
     size_key: &'static str,
@@ -30,21 +27,13 @@ impl Members {
         label: &'static str,
         size_key: &'static str,
     ) -> Result<Self, GlobalError> {
-        let mut rows = RunReader::open(&members_path(out), BUFFER)?;
-        if first > 0 {
-            rows.seek(|row: &Member| row.document < first)?;
-        }
-        let next = rows.next().transpose()?;
-        Ok(Self { rows, next, label, size_key })
+        Ok(Self { rows: RowsByDocument::open(&members_path(out), first)?, label, size_key })
     }
 }
 
 impl Decide for Members {
     fn decide(&mut self, number: u64, document: &mut Document) -> Result<Decision, GlobalError> {
-        while self.next.is_some_and(|row| row.document < number) {
-            self.next = self.rows.next().transpose()?;
-        }
-        let Some(row) = self.next.filter(|row| row.document == number) else {
+        let Some(row) = self.rows.next_of(number)? else {
             return Ok(Decision::Keep);
         };
         if row.survivor == number {

@@ -13,6 +13,7 @@ mod exact;
 mod lines;
 mod members;
 mod minhash;
+mod rows;
 mod substring;
 
 pub use exact::{ExactDedup, ExactKey};

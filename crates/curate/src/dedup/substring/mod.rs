@@ -8,6 +8,7 @@
 
 mod suffix_array;
 
+use super::rows::{OfDocument, RowsByDocument};
 use crate::document::Document;
 use crate::global::{Collect, Decide, Decision, GlobalError, GlobalStep, Resolution, Standing};
 use crate::runs::{RunReader, RunWriter, Sorter, record};
@@ -60,6 +61,12 @@ struct Stretch {
 }
 
 record!(Stretch, b"strc", document: u64, start: u64, end: u64);
+
+impl OfDocument for Stretch {
+    fn document(&self) -> u64 {
+        self.document
+    }
+}
 
 fn bytes_path(folder: &Path) -> PathBuf {
     folder.join("texts.bin")
@@ -144,12 +151,8 @@ impl GlobalStep for SubstringDedup {
     }
 
     fn decide(&self, out: &Path, first: u64) -> Result<Box<dyn Decide>, GlobalError> {
-        let mut stretches = RunReader::open(&stretches_path(out), 1 << 16)?;
-        if first > 0 {
-            stretches.seek(|stretch: &Stretch| stretch.document < first)?;
-        }
-        let next = stretches.next().transpose()?;
-        Ok(Box::new(Cutter { step: self.clone(), stretches, next }))
+        let stretches = RowsByDocument::open(&stretches_path(out), first)?;
+        Ok(Box::new(Cutter { step: self.clone(), stretches }))
     }
 }
 
@@ -243,25 +246,21 @@ impl SubstringDedup {
 
 struct Cutter {
     step: SubstringDedup,
-    stretches: RunReader<Stretch>,
-    next: Option<Stretch>,
+    stretches: RowsByDocument<Stretch>,
 }
 
 impl Decide for Cutter {
     fn decide(&mut self, number: u64, document: &mut Document) -> Result<Decision, GlobalError> {
         let text = &document.text;
         let (mut left, mut kept_to, mut cut) = (String::new(), 0, 0);
-        while let Some(stretch) = self.next.filter(|stretch| stretch.document <= number) {
-            if stretch.document == number {
-                // A character is cut whole or not at all.
-                let start = text.ceil_char_boundary((stretch.start as usize).min(text.len()));
-                let end = text.floor_char_boundary((stretch.end as usize).min(text.len()));
-                if start < end {
-                    left.push_str(&text[kept_to..start]);
-                    (kept_to, cut) = (end, cut + end - start);
-                }
+        while let Some(stretch) = self.stretches.next_of(number)? {
+            // A character is cut whole or not at all.
+            let start = text.ceil_char_boundary((stretch.start as usize).min(text.len()));
+            let end = text.floor_char_boundary((stretch.end as usize).min(text.len()));
+            if start < end {
+                left.push_str(&text[kept_to..start]);
+                (kept_to, cut) = (end, cut + end - start);
             }
-            self.next = self.stretches.next().transpose()?;
         }
         if cut == 0 {
             return Ok(Decision::Keep);
