@@ -179,6 +179,8 @@ fn run_steps(
         return Ok(None);
     }
     let mut manifest = account(&run)?;
+    // All shards are done: what is temporary now is of ranks that were killed.
+    sweep(&run.layout.root)?;
     if !recipe.tokens.tokenizer.is_empty() {
         manifest.tokens = Some(tokens::write_tokens(&run, &recipe.tokens, &manifest)?);
     }
@@ -207,20 +209,37 @@ fn claim(run: &Prepared<'_>, place: Place) -> Result<(), CurateError> {
             }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let is_foreign = run.layout.root.read_dir().is_ok_and(|mut entries| entries.next().is_some());
-            if is_foreign && place.world == 1 {
+            if place.world == 1 && !is_free(&run.layout.root)? {
                 let message = "the folder is not empty and holds no run; choose a new one";
                 return Err(CurateError::Output { path: run.layout.root.clone(), message: message.into() });
             }
             if place.rank == 0 {
-                write_whole(&run.layout.recipe(), run.recipe.to_toml().as_bytes())?;
                 let plan = Plan { run: run.id.clone(), shards: run.shards.clone() };
                 write_whole(&path, &serde_json::to_vec(&plan).expect("a plan is JSON"))?;
             }
         }
         Err(error) => return Err(CurateError::io("read", &path, error)),
     }
+    if place.rank == 0 && !run.layout.recipe().exists() {
+        write_whole(&run.layout.recipe(), run.recipe.to_toml().as_bytes())?;
+    }
     if place.world == 1 { sweep(&run.layout.root) } else { Ok(()) }
+}
+
+/// Whether a folder does not exist, is empty, or holds only what a run leaves that is killed before it has a plan.
+fn is_free(root: &Path) -> Result<bool, CurateError> {
+    let list = |folder: &Path| match folder.read_dir() {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    let work = root.join("work");
+    let fault = |error| CurateError::io("read", root, error);
+    if list(root).map_err(fault)?.iter().any(|path| *path != work) {
+        return Ok(false);
+    }
+    let is_temporary = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "tmp");
+    Ok(list(&work).map_err(fault)?.iter().all(is_temporary))
 }
 
 /// Removes temporary files that a killed process has left.

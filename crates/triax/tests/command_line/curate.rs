@@ -1,8 +1,12 @@
 //! `triax curate`: a recipe from the command line, its output, and what was removed.
 
-use super::{errors, lines, run, succeed};
+use super::{errors, lines, run, succeed, triax};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 const RECIPE: &str = r#"
 [[source]]
@@ -88,4 +92,141 @@ fn what_is_wrong_is_said_before_anything_is_written() {
     let printed = succeed(folder, &["curate", "recipe.toml", "--print"]);
     let printed = String::from_utf8(printed.stdout).unwrap();
     assert!(printed.contains("max_seconds") && printed.contains("min_bytes = 20"));
+}
+
+/// Eight sources of web pages' length, with equal and near copies across them, for a recipe of four phases.
+fn many_sources(folder: &Path) {
+    let mut recipe = String::new();
+    for source in 0..8usize {
+        let rows = (0..160usize).map(|number| {
+            // Every fourth text is in two sources, and differs by its last word in every eighth.
+            let seed =
+                if number % 4 == 0 { number * 31 + source / 2 } else { number * 31 + source * 7919 + 5 };
+            let mut state = seed as u64;
+            let words = (0..150).map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                // Letters: digits count as equal among near copies.
+                let letter = |place: u32| char::from(b'a' + (state >> (30 + 5 * place) & 15) as u8);
+                (0..4).map(letter).collect::<String>()
+            });
+            let text = words.collect::<Vec<_>>().join(" ");
+            let end = if number % 8 == 0 { format!("{source}") } else { "end".to_owned() };
+            let line = format!("{text}\nA line that all the pages of this site have in common.\nThe {end}.");
+            format!(
+                "{}\n",
+                serde_json::json!({ "text": line, "url": format!("http://host{source}/{number}") })
+            )
+        });
+        fs::write(folder.join(format!("{source}.jsonl")), rows.collect::<String>()).unwrap();
+        recipe += &format!("[[source]]\nname = \"s{source}\"\npaths = [\"{source}.jsonl\"]\n");
+    }
+    for kind in ["gopher_repetition", "exact_dedup", "minhash_dedup", "line_dedup", "fineweb"] {
+        recipe += &format!("[[step]]\nkind = \"{kind}\"\n");
+    }
+    fs::write(folder.join("recipe.toml"), recipe).unwrap();
+}
+
+/// Every file of a finished run but those it works with.
+fn output(out: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn walk(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && path != root.join("work") {
+                walk(root, &path, files);
+            } else if path.is_file() {
+                files.insert(path.strip_prefix(root).unwrap().to_owned(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    let mut files = BTreeMap::new();
+    walk(out, out, &mut files);
+    files
+}
+
+fn assert_same(found: &Path, expected: &Path) {
+    let (found, expected) = (output(found), output(expected));
+    let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&expected));
+    for (name, bytes) in &found {
+        assert!(*bytes == expected[name], "{} differs", name.display());
+    }
+}
+
+fn start(folder: &Path, out: &str, more: &[&str]) -> Child {
+    let mut command = triax(folder);
+    command.args(["curate", "recipe.toml", "--threads", "1", "--out", out]).args(more);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Waits until the run has `count` files to work with, then kills it; whether it was still at work.
+fn kill_at(process: &mut Child, work: &Path, count: usize) -> bool {
+    fn files(folder: &Path) -> usize {
+        let Ok(entries) = fs::read_dir(folder) else { return 0 };
+        entries.flatten().map(|entry| if entry.path().is_dir() { files(&entry.path()) } else { 1 }).sum()
+    }
+    while files(work) < count {
+        if process.try_wait().unwrap().is_some() {
+            return false;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    let was_at_work = process.try_wait().unwrap().is_none();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    was_at_work
+}
+
+#[test]
+fn a_run_killed_at_any_point_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    many_sources(folder);
+    assert!(start(folder, "whole", &[]).wait().unwrap().success());
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("whole/manifest.json")).unwrap()).unwrap();
+    let count = |key: &str| manifest["totals"][key].as_u64().unwrap();
+    assert!(count("removed") > 100 && count("kept") > 800, "copies are found: {}", manifest["totals"]);
+    let mut killed = 0;
+    for round in 0..3usize {
+        let out = format!("killed-{round}");
+        for kill in 0..8usize {
+            // Somewhere in any phase; at a place that the run has passed it is killed as it starts.
+            let count = (round * 61 + kill * 37) % 90;
+            let was_at_work = kill_at(&mut start(folder, &out, &[]), &folder.join(&out).join("work"), count);
+            killed += usize::from(was_at_work);
+        }
+        assert!(start(folder, &out, &[]).wait().unwrap().success());
+        assert_same(&folder.join(&out), &folder.join("whole"));
+    }
+    assert!(killed > 3, "it was killed {killed} times");
+}
+
+#[test]
+fn eight_processes_of_which_some_are_killed_keep_what_one_thread_keeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    many_sources(folder);
+    assert!(start(folder, "whole", &[]).wait().unwrap().success());
+    let rank = |rank: usize| start(folder, "ranks", &["--rank", &rank.to_string(), "--world", "8"]);
+    let mut ranks: Vec<Child> = (0..8).map(rank).collect();
+    // A worker and then the one that decides.
+    for (victim, count) in [(5, 8), (0, 20)] {
+        kill_at(&mut ranks[victim], &folder.join("ranks/work"), count);
+        ranks[victim] = rank(victim);
+    }
+    let deadline = Instant::now() + Duration::from_secs(120);
+    for (number, mut process) in ranks.into_iter().enumerate() {
+        let status = loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > deadline {
+                process.kill().unwrap();
+                panic!("rank {number} has not ended");
+            }
+            sleep(Duration::from_millis(5));
+        };
+        assert!(status.success(), "rank {number}: {status}");
+    }
+    assert_same(&folder.join("ranks"), &folder.join("whole"));
 }
