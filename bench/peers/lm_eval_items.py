@@ -138,10 +138,12 @@ def scores(options, manager, config, name, ours):
     for sample in samples:
         # Each response is the pair of log-probability and greedy flag.
         theirs[sample["doc_id"]] = [pair[0] if isinstance(pair[0], (tuple, list)) else pair for pair in sample["resps"]]
-    largest = 0.0
+    largest, where = 0.0, None
     for item in ours:
         for choice, pair in zip(item["choices"], theirs[item["item"]], strict=True):
-            largest = max(largest, abs(choice["sum"] - float(pair[0])))
+            difference = abs(choice["sum"] - float(pair[0]))
+            if difference > largest:
+                largest, where = difference, {"item": item["item"], "label": choice["label"]}
     (table,) = results["results"].values()
     if ours[0].get("gold") is None:
         accuracy = sum(item["choices"][0]["greedy"] for item in ours) / len(ours)
@@ -151,6 +153,7 @@ def scores(options, manager, config, name, ours):
         "accuracy": round(accuracy, 9),
         "their_accuracy": round(table["acc,none"], 9),
         "largest_difference": largest,
+        "largest_at": where,
         "their_seconds": seconds,
     }
 

@@ -2,11 +2,14 @@
 
 use anyhow::Result;
 
-use crate::command::{self, cargo, program, root, target};
+use crate::command::{self, cargo, install, installed, may_install, program, root, target};
 use crate::python;
 
 const NAME: &str = "clients-python";
 const FOLDER: &str = "crates/serve/clients";
+
+/// The names of the browser's program, and its Debian package.
+const BROWSER: [&str; 2] = ["chromium", "chromium-browser"];
 
 /// Runs the script, or says why it cannot be run on this machine.
 pub(crate) fn run(options: &python::Options) -> Result<()> {
@@ -17,6 +20,12 @@ pub(crate) fn run(options: &python::Options) -> Result<()> {
             return Ok(());
         }
     };
+    if !BROWSER.iter().any(|name| installed(name)) && may_install()? {
+        println!("installing {} (the page in a browser)", BROWSER[0]);
+        if let Err(error) = install(&BROWSER[..1]) {
+            println!("{error:#}");
+        }
+    }
     command::run(&mut cargo(&["build", "--release", "-p", "triax"]))?;
     let script = root().join(FOLDER).join("check.py");
     let triax = target().join("release/triax");

@@ -58,6 +58,18 @@ pub(crate) fn installed(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
+/// Whether packages of the system can be installed here.
+pub(crate) fn may_install() -> Result<bool> {
+    Ok(output(&mut program("id", &["-u"]))?.trim() == "0" && installed("apt-get"))
+}
+
+/// Installs Debian packages.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    run(&mut program("apt-get", &["update", "-qq"]))?;
+    let mut install = program("apt-get", &["install", "--yes", "-qq", "--no-install-recommends"]);
+    run(install.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
 /// The command as one would type it, environment left out.
 pub(crate) fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{self, cargo, installed, program};
+use crate::command::{self, cargo, install, installed, may_install};
 use crate::{clients, python};
 
 #[derive(clap::Args)]
@@ -146,16 +146,6 @@ fn libclang_is_there() -> bool {
     let mut folders: Vec<PathBuf> = versions.map(|entry| entry.path().join("lib")).collect();
     folders.extend(["/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu"].map(PathBuf::from));
     std::env::var_os("LIBCLANG_PATH").is_some() || folders.iter().any(|folder| holds_it(folder))
-}
-
-fn may_install() -> Result<bool> {
-    Ok(command::output(&mut program("id", &["-u"]))?.trim() == "0" && installed("apt-get"))
-}
-
-fn install(packages: &[&str]) -> Result<()> {
-    command::run(&mut program("apt-get", &["update", "-qq"]))?;
-    let mut install = program("apt-get", &["install", "--yes", "-qq", "--no-install-recommends"]);
-    command::run(install.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 /// Copies libtest's output line by line, leaving out what passing tests printed except lines that begin

@@ -22,6 +22,8 @@ pub enum Event {
     Prompt { place: usize, score: TokenScore },
     /// A new token.
     Token(TokenScore),
+    /// The stop token that ends the text and is left out of it.
+    Stop(TokenScore),
     /// The job is over. `found`: prompt tokens that were in memory already.
     End { finish: Finish, found: usize },
     /// The job is over without a result.
@@ -322,9 +324,8 @@ impl Engine {
             Ok(Outcome::Token(score)) => {
                 let (finish, belongs) = sequence.ending(self.shape.context);
                 self.counters.new_tokens += 1;
-                if belongs {
-                    self.events.push((sequence.id, Event::Token(score)));
-                }
+                let event = if belongs { Event::Token(score) } else { Event::Stop(score) };
+                self.events.push((sequence.id, event));
                 finish.map(|finish| Event::End { finish, found: sequence.found })
             }
         }
@@ -396,7 +397,7 @@ fn generated(events: Vec<Event>) -> Generated {
         match event {
             Event::Token(score) => generated.tokens.push(score),
             Event::End { finish, .. } => generated.finish = finish,
-            Event::Prompt { .. } | Event::Failed(_) => {}
+            Event::Prompt { .. } | Event::Stop(_) | Event::Failed(_) => {}
         }
     }
     generated

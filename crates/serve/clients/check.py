@@ -138,8 +138,8 @@ def check_llm(url, folder):
     home = folder / "llm"
     home.mkdir()
     models = [
-        {"model_id": "tiny-text", "model_name": "tiny", "api_base": f"{url}/v1", "completion": True},
-        {"model_id": "tiny-chat", "model_name": "tiny", "api_base": f"{url}/v1"},
+        {"model_id": name, "model_name": "tiny", "api_base": f"{url}/v1", "api_key_name": "triax", "completion": text}
+        for name, text in [("tiny-text", True), ("tiny-chat", False)]
     ]
     # JSON is YAML.
     (home / "extra-openai-models.yaml").write_text(json.dumps(models))
@@ -162,26 +162,56 @@ def check_schemathesis(url, folder):
 
 
 def check_page(url, folder, out):
-    """The page as a person sees it: a completion in each language, and a chat; their pictures are kept."""
+    """The page as a person uses it: a completion in English, then a chat in Chinese; pictures of both are kept."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         print("skipped: chromium is not installed, the page was not looked at")
         return
-    for name, asked in [
-        ("completion-en", "lang=en&prompt=let%20value_&tokens=40&seed=1&run=1"),
-        ("completion-zh", "lang=zh&prompt=%E4%BD%A0%E5%A5%BD&tokens=40&seed=2&run=1"),
-        ("chat-zh", "lang=zh&mode=chat&prompt=%E4%BD%A0%E5%A5%BD&tokens=40&seed=3&run=1"),
-    ]:
-        picture = out / f"page-{name}.png"
-        picture.unlink(missing_ok=True)
-        common = [
-            browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            f"--user-data-dir={folder / 'chromium'}", "--window-size=1000,900", "--virtual-time-budget=6000",
-        ]  # fmt: skip
-        page = run(*common, "--dump-dom", f"{url}/#{asked}", timeout=60)
-        assert page.count('class="token"') >= 10, f"{name}: the page shows no tokens\n{page[-3000:]}"
-        run(*common, f"--screenshot={picture}", f"{url}/#{asked}", timeout=60)
-        assert picture.stat().st_size > 10_000, name
+    from playwright.sync_api import expect, sync_playwright
+
+    with sync_playwright() as playwright, playwright.chromium.launch(
+        executable_path=browser, args=["--no-sandbox"]
+    ) as chromium:
+        page = chromium.new_page(viewport={"width": 900, "height": 640})
+        complaints, asked = [], []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{url}/#lang=en")
+        expect(page.locator("#model")).to_contain_text("tiny")
+        fill = {"#prompt": "let value_", "#tokens": "40", "#seed": "4", "#temperature": "0.7"}
+        for field, text in fill.items():
+            page.fill(field, text)
+        page.click("#send")
+        expect(page.locator("#state")).to_contain_text("40 tokens", timeout=20_000)
+        first = page.locator("#out .token").first
+        assert first.evaluate("span => span.style.background"), "tokens have no colour"
+        first.hover()
+        assert page.locator("#tip tr").count() >= 5, "the likeliest tokens are not shown"
+        page.screenshot(path=out / "page-completion.png")
+        written = page.locator("#out").inner_text()
+        # The same seed writes the same text.
+        page.locator("#state").evaluate("state => { state.textContent = ''; }")
+        page.click("#send")
+        expect(page.locator("#state")).to_contain_text("40 tokens", timeout=20_000)
+        assert page.locator("#out").inner_text() == written
+
+        page.select_option("#language", "zh")
+        page.click("#to-chat")
+        page.fill("#prompt", "你好")
+        page.press("#prompt", "Enter")
+        expect(page.locator("#state")).to_contain_text("个词元", timeout=20_000)
+        assert page.locator("#talk .message").count() == 2
+        page.screenshot(path=out / "page-chat.png")
+        # Stopped at once: no complaint, and the next one goes.
+        page.click("#to-completion")
+        page.locator("#send").evaluate("send => { send.click(); document.getElementById('stop').click(); }")
+        expect(page.locator("#state")).to_have_text("")
+        expect(page.locator("#send")).to_be_enabled()
+        assert not complaints, complaints
+        assert all(one.startswith((url, "data:")) for one in asked), asked
+    for name in ("page-completion.png", "page-chat.png"):
+        assert (out / name).stat().st_size > 10_000, name
 
 
 def main():

@@ -80,6 +80,11 @@ impl Assembly {
         self.release()
     }
 
+    /// A token that ends the text: it has a log-probability and adds no text.
+    pub(crate) fn stop(&mut self, score: TokenScore) {
+        self.note(score.token, Some((score.log_prob, score.top)));
+    }
+
     /// The text is over.
     pub(crate) fn finish(&mut self, finish: Finish) -> Piece {
         let rest = String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned();

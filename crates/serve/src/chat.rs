@@ -95,7 +95,7 @@ pub(crate) async fn answer(app: Arc<App>, mut fields: Fields) -> Result<Response
         ends: &ends,
     };
     let jobs = (0..common.texts).map(|text| common.job(&app, &prompt, text)).collect();
-    let telling = Telling { echo: false, stops: common.stops.clone(), param: "messages" };
+    let telling = Telling { echo: false, stops: common.stops.clone(), stop_tokens: false, param: "messages" };
     let mut run = Run::start(&app.core, &app.vocabulary, jobs, common.texts, &telling, app.limits.request)?;
     let form = Form {
         id: app.id("chatcmpl"),

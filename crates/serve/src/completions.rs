@@ -77,7 +77,8 @@ pub(crate) async fn answer(app: Arc<App>, mut fields: Fields) -> Result<Response
             (0..common.texts).map(|text| common.job(&app, &prompt, text)).collect::<Vec<_>>()
         })
         .collect();
-    let telling = Telling { echo, stops: common.stops.clone(), param: "prompt" };
+    // Evaluators count on an entry for each token made, also for one that ends a document.
+    let telling = Telling { echo, stops: common.stops.clone(), stop_tokens: true, param: "prompt" };
     let mut run = Run::start(&app.core, &app.vocabulary, jobs, common.texts, &telling, app.limits.request)?;
     let form = Form {
         id: app.id("cmpl"),
@@ -96,7 +97,7 @@ pub(crate) async fn answer(app: Arc<App>, mut fields: Fields) -> Result<Response
     stream::json(&form.whole(choices, Some(usage(run.usage))))
 }
 
-/// Tokens of prompts and of new texts.
+/// Tokens of prompts, and tokens made.
 pub(crate) fn usage(usage: Usage) -> Value {
     json!({
         "prompt_tokens": usage.prompt,

@@ -6,6 +6,7 @@
 //! ```
 //! A token may come next when its bytes lead somewhere; whole branches of the trie fall away with their first byte.
 
+mod automaton;
 mod grammar;
 mod json;
 mod schema;
@@ -16,7 +17,7 @@ pub(crate) use json::Json;
 pub(crate) use schema::{any_object, compile};
 pub(crate) use trie::Trie;
 
-use grammar::{Frames, State};
+use automaton::Automaton;
 use std::collections::HashMap;
 use std::sync::Arc;
 use triax_infer::Filter;
@@ -26,48 +27,50 @@ const MASKS: usize = 256;
 
 /// A text on its way through a grammar.
 pub(crate) struct Constraint {
-    grammar: Arc<Grammar>,
+    automaton: Automaton,
     trie: Arc<Trie>,
     /// Ids that end a text; they may come where the grammar is complete.
     ends: Vec<u32>,
-    frames: Frames,
-    state: State,
+    state: u32,
     /// Allowed tokens by state, one bit each: inside a string the state stays the same.
-    masks: HashMap<State, Arc<Vec<u64>>>,
+    masks: HashMap<u32, Arc<Vec<u64>>>,
 }
 
 impl Constraint {
     pub(crate) fn new(grammar: Arc<Grammar>, trie: Arc<Trie>, ends: Vec<u32>) -> Self {
-        let mut frames = Frames::default();
-        let state = grammar.start(&mut frames);
-        Self { grammar, trie, ends, frames, state, masks: HashMap::new() }
+        let (automaton, state) = Automaton::new(grammar);
+        Self { automaton, trie, ends, state, masks: HashMap::new() }
     }
 
     fn mask(&mut self) -> Arc<Vec<u64>> {
+        if let Some(state) = self.automaton.shed(self.state) {
+            self.state = state;
+            self.masks.clear();
+        }
         if let Some(mask) = self.masks.get(&self.state) {
             return Arc::clone(mask);
         }
         let mut mask = vec![0u64; self.trie.ids().div_ceil(64)];
         let mut allow = |id: u32| mask[id as usize / 64] |= 1 << (id % 64);
         // Depth first: a node of the trie with the state that its bytes lead to.
-        let mut open = vec![(self.trie.root(), self.state.clone())];
+        let mut open = vec![(self.trie.root(), self.state)];
         while let Some((node, state)) = open.pop() {
             for (byte, child) in self.trie.children(node) {
-                let next = self.grammar.step(&state, byte, &mut self.frames);
-                if !next.is_dead() {
+                let next = self.automaton.step(state, byte);
+                if next != Automaton::DEAD {
                     self.trie.tokens(child).iter().for_each(|&id| allow(id));
                     open.push((child, next));
                 }
             }
         }
-        if self.grammar.may_end(&self.state) {
+        if self.automaton.may_end(self.state) {
             self.ends.iter().filter(|&&id| (id as usize) < self.trie.ids()).for_each(|&id| allow(id));
         }
         let mask = Arc::new(mask);
         if self.masks.len() == MASKS {
             self.masks.clear();
         }
-        self.masks.insert(self.state.clone(), Arc::clone(&mask));
+        self.masks.insert(self.state, Arc::clone(&mask));
         mask
     }
 }
@@ -84,11 +87,11 @@ impl Filter for Constraint {
 
     fn accept(&mut self, token: u32) -> bool {
         for &byte in self.trie.bytes(token) {
-            self.state = self.grammar.step(&self.state, byte, &mut self.frames);
+            self.state = self.automaton.step(self.state, byte);
         }
         // Nothing may follow; where something may, an end token decides. A dead state, which only a token
         // outside the mask leads to, ends too.
-        self.grammar.must_end(&self.state)
+        self.automaton.must_end(self.state)
     }
 }
 

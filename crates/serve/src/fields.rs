@@ -36,6 +36,21 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("logprob_token_ids", "ask for more logprobs"),
 ];
 
+/// What a value should be, in place of Rust's name for it.
+const TYPES: [(&str, &str); 4] = [
+    ("expected usize", "expected a whole number from 0"),
+    ("expected u32", "expected a whole number from 0"),
+    ("expected i64", "expected a whole number"),
+    ("expected f64", "expected a number"),
+];
+
+/// The error without its place, which counts from the field's begin and not the request's.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text).to_owned();
+    TYPES.iter().fold(text, |text, (name, meaning)| text.replace(name, meaning))
+}
+
 impl Fields {
     /// # Errors
     /// When the bytes are no JSON object.
@@ -64,8 +79,9 @@ impl Fields {
         match self.map.remove(name) {
             None => Ok(None),
             // An option takes null as none.
-            Some(value) => serde_json::from_str::<Option<T>>(value.get())
-                .map_err(|error| ApiError::field(self.full_name(name), format!("`{name}`: {error}"))),
+            Some(value) => serde_json::from_str::<Option<T>>(value.get()).map_err(|error| {
+                ApiError::field(self.full_name(name), format!("`{name}`: {}", plain(&error)))
+            }),
         }
     }
 
@@ -138,5 +154,6 @@ mod tests {
         }
         let error = Fields::parse(br#"{"n": "two"}"#).unwrap().take::<u32>("n").unwrap_err();
         assert_eq!(error.body()["error"]["param"], "n");
+        assert_eq!(message(&error), "`n`: invalid type: string \"two\", expected a whole number from 0");
     }
 }

@@ -52,7 +52,7 @@ const OPEN: [&str; 3] = ["/", "/health", "/openapi.json"];
 const PAGE: &str = include_str!("../page/index.html");
 
 /// The page loads nothing from elsewhere and talks to this server only.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; \
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'";
 
 type Shared = State<Arc<App>>;

@@ -16,6 +16,8 @@ pub(crate) struct Telling {
     pub(crate) echo: bool,
     /// Strings that end a text.
     pub(crate) stops: Vec<String>,
+    /// Whether a stop token is among the tokens of the text that it ends.
+    pub(crate) stop_tokens: bool,
     /// The field that holds the prompts, for errors.
     pub(crate) param: &'static str,
 }
@@ -45,6 +47,7 @@ pub(crate) struct Run {
     ready: VecDeque<(usize, Piece)>,
     deadline: Instant,
     param: &'static str,
+    stop_tokens: bool,
     pub(crate) usage: Usage,
 }
 
@@ -90,6 +93,7 @@ impl Run {
             ready: VecDeque::new(),
             deadline: Instant::now() + time,
             param: telling.param,
+            stop_tokens: telling.stop_tokens,
             usage,
         };
         for index in 0..run.choices.len() {
@@ -152,6 +156,12 @@ impl Run {
                 self.usage.completion += 1;
                 let piece = choice.assembly.push(score);
                 self.tell(index, piece);
+            }
+            Event::Stop(score) => {
+                self.usage.completion += 1;
+                if self.stop_tokens {
+                    choice.assembly.stop(score);
+                }
             }
             Event::End { finish, found } => {
                 self.usage.cached += found;

@@ -239,10 +239,6 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) const fn is_dead(&self) -> bool {
-        self.places.is_empty()
-    }
-
     fn finish(mut self) -> Self {
         self.places.sort_unstable();
         self.places.dedup();

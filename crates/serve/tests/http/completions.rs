@@ -90,6 +90,42 @@ fn echo_with_logprobs_is_what_evaluators_read() {
     assert_eq!(Value::Array(told), json!(with[..ids[0].len()]));
 }
 
+/// Evaluators leave the last entry out, which is the new token: were an end without entry, they would lose a token
+/// of the prompt.
+#[test]
+fn a_token_that_ends_a_text_is_told_with_its_log_probability_and_no_text() {
+    let server = Setup::default().start();
+    let (body, ended) = (0..200)
+        .map(|seed| json!({"prompt": "the cat", "max_tokens": 60, "seed": seed, "logprobs": 1}))
+        .find_map(|body| {
+            let answer = server.complete(&body);
+            (answer["choices"][0]["finish_reason"] == "stop").then_some((body, answer))
+        })
+        .expect("one text of two hundred ends by itself");
+    let logprobs =
+        |answer: &Value, field: &str| answer["choices"][0]["logprobs"][field].as_array().unwrap().clone();
+    let tokens = logprobs(&ended, "tokens");
+    assert_eq!(tokens.last(), Some(&json!("<|endoftext|>")));
+    assert!(logprobs(&ended, "token_logprobs").iter().all(Value::is_number));
+    assert_eq!(ended["usage"]["completion_tokens"], json!(tokens.len()));
+    let text = ended["choices"][0]["text"].as_str().unwrap();
+    assert!(!text.contains("<|endoftext|>"));
+    assert_eq!(logprobs(&ended, "text_offset").last(), Some(&json!(text.chars().count())));
+    let mut echoed = body.clone();
+    echoed["echo"] = json!(true);
+    let prompt = tokenizer().encode("the cat").unwrap().len();
+    assert_eq!(logprobs(&server.complete(&echoed), "tokens").len(), prompt + tokens.len());
+    let mut streamed = body;
+    streamed["stream"] = json!(true);
+    let told: Vec<Value> = server
+        .post("/v1/completions", &streamed)
+        .events()
+        .iter()
+        .flat_map(|event| event["choices"][0]["logprobs"]["tokens"].as_array().unwrap().clone())
+        .collect();
+    assert_eq!(told, tokens);
+}
+
 #[test]
 fn several_texts_have_seeds_of_their_own_and_stop_strings_end_them() {
     let server = Setup::default().start();

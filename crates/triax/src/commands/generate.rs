@@ -125,7 +125,7 @@ pub(crate) fn continue_text(
                 }
                 Event::End { finish, .. } => generated.finish = finish,
                 Event::Failed(error) => return Err(refused(error)),
-                Event::Prompt { .. } => {}
+                Event::Prompt { .. } | Event::Stop(_) => {}
             }
         }
     }
