@@ -1,4 +1,4 @@
-//! Extraction of main text from pages; the ordinary tests replay their seeds in crates/curate/tests/hostile.rs.
+//! Extraction of text from pages; seeds: crates/curate/corpus/html.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| triax_curate::extract::fuzz_html(bytes));

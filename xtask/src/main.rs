@@ -6,6 +6,7 @@ mod bench;
 mod clients;
 mod command;
 mod deny;
+mod fuzz;
 mod golden;
 mod lint;
 mod python;
@@ -29,6 +30,8 @@ enum Xtask {
     Golden(python::Options),
     /// Side-by-side runs against peers; appends to bench/results.
     Bench(bench::Options),
+    /// Run the readers of foreign files on inputs that libFuzzer invents.
+    Fuzz(fuzz::Options),
     /// `cargo deny check`, where cargo-deny is installed.
     Deny,
 }
@@ -41,6 +44,7 @@ fn main() -> std::process::ExitCode {
         Xtask::Tidy => tidy::run(),
         Xtask::Golden(options) => golden::run(&options),
         Xtask::Bench(options) => bench::run(&options),
+        Xtask::Fuzz(options) => fuzz::run_targets(&options),
         Xtask::Deny => deny::run(),
     };
     match done {
