@@ -11,7 +11,21 @@ use triax_tensor::{Class, DType, Device, Table};
 
 /// The device that a run file asks for. Ranks that are threads share the cores out.
 pub(crate) fn selected(run: &Run) -> DeviceArguments {
-    DeviceArguments { device: run.device.kind, threads: run.device.threads, kernel: run.device.kernel }
+    for_training(DeviceArguments {
+        device: run.device.kind,
+        threads: run.device.threads,
+        kernel: run.device.kernel,
+    })
+}
+
+/// With the kernel that trains fastest, where the choice is left to us.
+pub(crate) fn for_training(arguments: DeviceArguments) -> DeviceArguments {
+    let is_free = arguments.device == DeviceKind::Cpu && arguments.kernel == Kernel::Auto;
+    let kernel = match cpu::Kernel::of_many_rows() {
+        cpu::Kernel::Avx512 if is_free => Kernel::Avx512,
+        _ => arguments.kernel,
+    };
+    DeviceArguments { kernel, ..arguments }
 }
 
 /// The threads of each of `ranks` ranks on this machine.

@@ -66,10 +66,14 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
     };
     let (preset, run, planned) = prepare().map_err(alike)?;
     let first = launch.as_ref().is_none_or(|launch| launch.rank == 0);
-    let peak = if first { machine::peak_of(arguments.device, arguments.dtype)? } else { None };
+    let peak = if first {
+        machine::peak_of(machine::for_training(arguments.device), arguments.dtype)?
+    } else {
+        None
+    };
     let ranks_here = launch.as_ref().and_then(|launch| launch.local_world).unwrap_or(planned.world());
     let threads = machine::threads_of_a_rank(arguments.device.threads, ranks_here);
-    let arguments_of_a_rank = DeviceArguments { threads, ..arguments.device };
+    let arguments_of_a_rank = machine::for_training(DeviceArguments { threads, ..arguments.device });
     let device = machine::device(arguments_of_a_rank)?;
     let description = device.describe();
     let plan =

@@ -152,7 +152,7 @@ fn quoted(path: &Path) -> String {
 fn time_step(run: &Run, device: DeviceArguments) -> Result<f64, Failure> {
     const WARM_UP: usize = 2;
     const TIMED: usize = 7;
-    let device = machine::device(device)?;
+    let device = machine::device(machine::for_training(device))?;
     let plan = RandomSteps::plan(run, &*device)?;
     let failed = || "cannot time a training step".to_owned();
     let mut steps = RandomSteps::new(run, plan, device, triax_train::alone()).context(failed)?;

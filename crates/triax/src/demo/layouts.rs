@@ -175,7 +175,7 @@ fn trial(run: &Run, text: &str, device: DeviceArguments, folder: &Path) -> Resul
     }
     let name = if text.is_empty() { "one rank".to_owned() } else { show(&run.layout) };
     let threads = machine::threads_of_a_rank(device.threads, layout.world());
-    let device = DeviceArguments { threads, ..device };
+    let device = machine::for_training(DeviceArguments { threads, ..device });
     drop(machine::device(device)?);
 
     let (clock, before) = (Instant::now(), machine::resident_bytes());

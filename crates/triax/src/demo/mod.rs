@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &Demo) -> Result<(), Failure> {
     let tokens = tokenize(&sources, &tokenizer, &folder)?;
 
     stage(4, "Size", "as many steps as fit into the time");
-    let peak = machine::peak_of(arguments.device, Precision::Bf16)?;
+    let peak = machine::peak_of(machine::for_training(arguments.device), Precision::Bf16)?;
     let whole = 60.0 * arguments.minutes;
     let left = (1.0 - LAYOUTS) * whole - begin.elapsed().as_secs_f64() - CLOSING;
     let budget =
@@ -298,7 +298,7 @@ struct Trained {
 }
 
 fn train(arguments: &Demo, budget: &Budget, peak: Option<f64>, folder: &Folder) -> Result<Trained, Failure> {
-    let device = machine::device(arguments.device)?;
+    let device = machine::device(machine::for_training(arguments.device))?;
     let described = device.describe();
     let plan = Plan::new(&budget.run, &*device).map_err(|error| Failure::run(with_causes(&error)))?;
     let memory = machine::memory_classes(plan.table(), plan.scratch_bytes());

@@ -100,6 +100,18 @@ unsafe fn typed<T: Act>(kernel: Microkernel, source: &Source, part: Part, to: *m
             }
         };
     }
+    #[cfg(target_arch = "x86_64")]
+    if matches!(kernel, Microkernel::F32Avx512 | Microkernel::F32Avx2) && T::DTYPE != DType::F16 {
+        let whole_units = source.inner.saturating_sub(part.first_unit).min(part.units);
+        // SAFETY: passed on; blocks stay inside the matrix and the panel, and both kernels' machines have AVX2.
+        done = unsafe {
+            match source.rounded {
+                DType::F16 => (0, 0),
+                DType::Bf16 => x86::singles::<T, bf16>(&matrix, part, covered / 8 * 8, whole_units, to),
+                _ => x86::singles::<T, f32>(&matrix, part, covered / 8 * 8, whole_units, to),
+            }
+        };
+    }
     let (done_outer, done_units) = done;
     let group = kernel.group();
     for u in 0..part.units {
@@ -291,6 +303,66 @@ mod x86 {
                         to.add(o).cast(),
                         _mm256_or_si256(low, _mm256_slli_epi32::<16>(high)),
                     );
+                }
+            }
+        }
+        (outer, units)
+    }
+
+    /// Eight neighbours as f32, rounded to `R`.
+    ///
+    /// # Safety
+    /// 8 elements are readable at `at`.
+    #[inline(always)]
+    unsafe fn eight<T: Act, R: Act>(at: *const T) -> __m256 {
+        let mut values = [0.0f32; 8];
+        for (i, value) in values.iter_mut().enumerate() {
+            // SAFETY: by the contract.
+            *value = R::from_f32(unsafe { at.add(i).read() }.to_f32()).to_f32();
+        }
+        // SAFETY: eight f32; the instruction is enabled by the caller below.
+        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+    }
+
+    /// Units of one f32: rows copied as they lie where the inner dimension comes first, else 8 × 8 blocks transposed.
+    /// Returns what was done.
+    ///
+    /// # Safety
+    /// As `super::panel`; `outer` is a multiple of 8, and it and `units` lie inside the part and the matrix.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn singles<T: Act, R: Act>(
+        matrix: &Matrix<T>,
+        part: Part,
+        outer: usize,
+        units: usize,
+        to: *mut u32,
+    ) -> (usize, usize) {
+        if matrix.source.inner_rows {
+            let stride = matrix.source.outer;
+            for u in 0..units {
+                // SAFETY: the row is inside the matrix, the units inside the panel.
+                unsafe {
+                    let row = matrix.pointer.add((part.first_unit + u) * stride + part.first_outer);
+                    for o in (0..outer).step_by(8) {
+                        _mm256_storeu_ps(to.add(u * part.width + o).cast(), eight::<T, R>(row.add(o)));
+                    }
+                }
+            }
+            return (outer, units);
+        }
+        let (stride, units) = (matrix.source.inner, units / 8 * 8);
+        for o in (0..outer).step_by(8) {
+            for u in (0..units).step_by(8) {
+                // SAFETY: the block of 8 rows by 8 elements is inside the matrix, the 8 × 8 units inside the panel.
+                unsafe {
+                    let at = matrix.pointer.add((part.first_outer + o) * stride + part.first_unit + u);
+                    let mut rows = [_mm256_setzero_ps(); 8];
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        *row = eight::<T, R>(at.add(i * stride));
+                    }
+                    for (i, column) in transpose(rows).iter().enumerate() {
+                        _mm256_storeu_ps(to.add((u + i) * part.width + o).cast(), *column);
+                    }
                 }
             }
         }
