@@ -9,7 +9,7 @@
 
 use super::eval::judge;
 use crate::arguments::Eval;
-use crate::failure::{Context, Failure};
+use crate::failure::{Context, Failure, with_causes};
 use crate::{files, interrupt};
 use serde_json::json;
 use std::fs::OpenOptions;
@@ -42,9 +42,11 @@ pub(super) fn follow(arguments: &Eval, tasks: &[Task], settings: &Settings) -> R
             if stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let Ok(checkpoint) = Checkpoint::open(path) else {
+            let checkpoint = match Checkpoint::open(path) {
+                Ok(checkpoint) => checkpoint,
                 // Newer ones have taken its place.
-                continue;
+                Err(_) if !path.exists() => continue,
+                Err(error) => return Err(Failure::run(with_causes(&error))),
             };
             let last = run.train.stop.reached(&checkpoint.manifest().state.progress);
             finished |= last;
