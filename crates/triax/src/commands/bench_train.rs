@@ -8,19 +8,15 @@ use crate::random_steps::{RandomSteps, Step, median};
 use crate::{layout, machine, processes};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::Duration;
-use triax_comm::{Collective, Options};
+use triax_comm::Collective;
 use triax_spec::model::Model;
 use triax_spec::run::{Amount, Checkpoint, Data, Device, GlobalBatch, Numerics};
 use triax_spec::{Preset, Run, presets};
 use triax_tensor::Class;
-use triax_train::{Plan, TrainError, in_threads};
+use triax_train::{Plan, TrainError, in_threads, options_of};
 
 /// GPT-2's 50257 ids, padded as its trainers do.
 const PADDED_GPT2_VOCABULARY: usize = 50304;
-
-/// How long ranks that are processes wait for each other.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Serialize)]
 struct Outcome {
@@ -113,7 +109,7 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
     };
     if let Some(launch) = &launch {
         let asked = format!("{arguments:?}");
-        let collective = processes::meet(launch, Options { timeout: PATIENCE }, &[("arguments", &asked)])?;
+        let collective = processes::meet(launch, options_of(&run), &[("arguments", &asked)])?;
         if first {
             eprintln!("{launch}; {}", collective.describe());
         }
@@ -125,7 +121,7 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
     } else {
         in_threads(
             planned.world(),
-            Default::default(),
+            options_of(&run),
             |rank| steps_of(Box::new(rank), tell),
             |rank| steps_of(Box::new(rank), &mut |_, _| ()),
         )
