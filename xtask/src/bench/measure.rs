@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::table::{Corpus, Figure, PYTORCH, PYTORCH_PARALLEL, Sides, Workload};
+use super::table::{Corpus, Figure, PYTORCH, Sides, Workload};
 use super::{Found, Measured, Options, prepare};
 use crate::command::{self, cargo, output, program, show, target};
 use crate::python;
@@ -130,7 +130,7 @@ fn layout(
         let shape: &[&str] = if options.smoke { SMOKE_TRAIN[1] } else { &["--seq", "256", "--steps", "5"] };
         // The batch of the workload comes last and counts.
         words.splice(0..0, shape.iter().map(|&word| word.to_owned()));
-        Some(Race::of(TORCH_PARALLEL, &PYTORCH_PARALLEL, words, options)?)
+        Some(Race::of(TORCH_PARALLEL, words, options)?)
     };
     let (mut our_turns, mut other_turns) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
@@ -397,20 +397,15 @@ struct Runner {
 
 impl Race {
     fn new(arguments: Vec<String>, options: &Options) -> Result<Self> {
-        Self::of(TORCH, &PYTORCH, arguments, options)
+        Self::of(TORCH, arguments, options)
     }
 
-    fn of(
-        script: &'static str,
-        variants: &[&'static [&'static str]],
-        arguments: Vec<String>,
-        options: &Options,
-    ) -> Result<Self> {
+    fn of(script: &'static str, arguments: Vec<String>, options: &Options) -> Result<Self> {
         let python = python::interpreter(&options.python, "bench-venv", REQUIREMENTS)?;
         if !command::installed("g++") {
             bail!("torch.compile needs a C++ compiler; on Debian: apt-get install g++");
         }
-        let runners = variants.iter().map(|&flags| Runner { flags, turns: Vec::new() }).collect();
+        let runners = PYTORCH.map(|flags| Runner { flags, turns: Vec::new() }).into();
         Ok(Self { script, python, arguments, runners })
     }
 

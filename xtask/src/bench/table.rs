@@ -138,9 +138,6 @@ pub(super) const PYTORCH: [&[&str]; 4] = [
     &["--dtype", "bf16", "--compile"],
 ];
 
-/// Ways to run PyTorch on two processes; f32 lost to bf16 whenever one process was measured.
-pub(super) const PYTORCH_PARALLEL: [&[&str]; 2] = [&["--dtype", "bf16"], &["--dtype", "bf16", "--compile"]];
-
 /// tokens × outputs × inputs, as `triax bench gemm` names them.
 const GEMM_SHAPES: [&str; 4] = ["1024x768x768", "1024x3072x768", "1024x768x3072", "1024x50304x768"];
 const GEMM_PRODUCTS: [&str; 3] = ["forward", "input_gradient", "weight_gradient"];
