@@ -6,32 +6,50 @@ use std::borrow::Cow;
 /// Elements that go with all that is in them.
 const GONE: [&str; 3] = ["script", "style", "svg"];
 
+/// No element's name.
+const COMMENT: &str = "!--";
+
 pub(super) fn strip(html: &str) -> Cow<'_, str> {
     let bytes = html.as_bytes();
     let mut out = String::new();
     // `html[kept..]` is still to be copied; `place` looks ahead.
     let (mut kept, mut place) = (0, 0);
+    // What no end was found for has none further on: looking again each time would take the square of the page.
+    let mut endless: Vec<&str> = Vec::new();
     while let Some(next) = html[place..].find('<') {
         let start = place + next;
-        let end = if bytes[start..].starts_with(b"<!--") {
-            html[start + 4..].find("-->").map(|length| start + 4 + length + 3)
-        } else if let Some(name) = GONE.into_iter().find(|name| is_tag(&bytes[start + 1..], name)) {
-            let open = tag_end(bytes, start);
-            let is_data = name == "script" && contains(&bytes[start..open], b"ld+json");
-            let close = element_end(bytes, open, name);
-            if is_data {
-                place = close.unwrap_or(open);
+        let kind = if bytes[start..].starts_with(b"<!--") {
+            Some(COMMENT)
+        } else {
+            GONE.into_iter().find(|name| is_tag(&bytes[start + 1..], name))
+        };
+        if kind.is_some_and(|kind| endless.contains(&kind)) {
+            place = start + 1;
+            continue;
+        }
+        let end = match kind {
+            Some(COMMENT) => html[start + 4..].find("-->").map(|length| start + 4 + length + 3),
+            Some(name) => {
+                let open = tag_end(bytes, start);
+                let is_data = name == "script" && contains(&bytes[start..open], b"ld+json");
+                let close = element_end(bytes, open, name);
+                if is_data {
+                    endless.extend(kind.filter(|_| close.is_none()));
+                    place = close.unwrap_or(open);
+                    continue;
+                }
+                close
+            }
+            None => {
+                // Past the tag's attributes, in which `<` may stand.
+                let is_tag = bytes.get(start + 1).is_some_and(|byte| byte.is_ascii_alphabetic());
+                place = if is_tag { tag_end(bytes, start) } else { start + 1 };
                 continue;
             }
-            close
-        } else {
-            // Past the tag's attributes, in which `<` may stand.
-            let is_tag = bytes.get(start + 1).is_some_and(|byte| byte.is_ascii_alphabetic());
-            place = if is_tag { tag_end(bytes, start) } else { start + 1 };
-            continue;
         };
         // What is never closed is left to the parser.
         let Some(end) = end else {
+            endless.extend(kind);
             place = start + 1;
             continue;
         };
