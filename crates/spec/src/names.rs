@@ -61,6 +61,7 @@ names! {
     DeviceKind { "cpu" => Cpu, "reference" => Reference }
     Kernel {
         "auto" => Auto,
+        "amx" => Amx,
         "avx512-bf16" => Avx512Bf16,
         "avx512" => Avx512,
         "avx2" => Avx2,

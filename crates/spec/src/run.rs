@@ -285,6 +285,7 @@ pub enum DeviceKind {
 pub enum Kernel {
     /// The best the machine has.
     Auto,
+    Amx,
     Avx512Bf16,
     Avx512,
     Avx2,

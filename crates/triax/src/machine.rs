@@ -88,6 +88,7 @@ pub(crate) const fn dtype(precision: Precision) -> DType {
 const fn kernel(kernel: Kernel) -> cpu::Kernel {
     match kernel {
         Kernel::Auto => cpu::Kernel::Auto,
+        Kernel::Amx => cpu::Kernel::Amx,
         Kernel::Avx512Bf16 => cpu::Kernel::Avx512Bf16,
         Kernel::Avx512 => cpu::Kernel::Avx512,
         Kernel::Avx2 => cpu::Kernel::Avx2,

@@ -13,6 +13,8 @@
 //! the start of the product. An element's sum depends on how its own virtual shards of the inner dimension are
 //! cut, never on what the outer dimensions hold beside it or how many shards there are.
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
 mod epilogue;
 mod microkernel;
 mod pack;
@@ -39,17 +41,27 @@ const SHORT_INNER: usize = 2048;
 /// shard's own length may decide, or a rank that holds it alone would sum it differently.
 const WHOLE_SHARD: usize = 1024;
 const SEGMENT: usize = 512;
-/// Units of the left block that a worker keeps in its L2 cache.
-const LEFT_UNITS: usize = 65_536;
 /// Bounds of an item with a long inner dimension, whose unfinished tiles are kept in memory.
 const LONG_ROWS: usize = 128;
 const LONG_COLS: usize = 768;
-/// Unfinished tiles on a stack: enough for 64 shards.
+/// Shards of a sum, and the unfinished tiles on a stack that they need.
+const MAX_SHARDS: usize = 64;
 const MAX_LEVELS: usize = 8;
-/// Bytes of a worker's left block: `LEFT_UNITS`, or 32 rows (in whole panels) of the longest inner dimension at once.
-const LEFT_BYTES: usize = 4 * (SHORT_INNER * 40 + LEFT_UNITS);
+/// Fewest rows of a block, so that a panel of the right operand is worth fetching.
+const LEAST_ROWS: usize = 32;
 /// Bytes of a worker's unfinished tiles; the last row panel may stick out.
 const STACK_BYTES: usize = 4 * MAX_LEVELS * (LONG_ROWS + 8) * LONG_COLS;
+
+/// Bytes of a worker's left block: what its kernel keeps in L2, or the fewest rows (in whole panels) of the longest
+/// inner dimension at once, every shard of it in whole steps.
+const fn left_bytes(kernel: Microkernel) -> usize {
+    let padding = MAX_SHARDS * (kernel.left_units(1) - 1);
+    4 * (kernel.left_block().0 + (LEAST_ROWS + kernel.mr()) * (SHORT_INNER + padding))
+}
+
+const fn worker_bytes(kernel: Microkernel) -> usize {
+    left_bytes(kernel).next_multiple_of(64) + STACK_BYTES
+}
 
 pub(super) fn packed_bytes(isa: Isa, inner: usize, outer: usize, shards: usize, dtype: DType) -> usize {
     let kernel = Microkernel::new(isa, dtype);
@@ -59,7 +71,7 @@ pub(super) fn packed_bytes(isa: Isa, inner: usize, outer: usize, shards: usize, 
 /// For a product whose right operand, if it is a view, is packed in `shards` outer shards.
 pub(super) fn scratch_bytes(cpu: &Cpu, n: usize, shards: usize, k: usize, dtype: DType) -> usize {
     packed_bytes(cpu.isa, k, n, shards, dtype).next_multiple_of(64)
-        + cpu.threads() * (LEFT_BYTES + STACK_BYTES)
+        + cpu.threads() * worker_bytes(Microkernel::new(cpu.isa, dtype))
 }
 
 pub(super) fn pack(cpu: &mut Cpu, from: Operand, to: Packed) {
@@ -194,14 +206,18 @@ pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: S
     let (m, n, inner) = (left.outer(), right.outer(), left.inner());
     assert_eq!(inner, right.inner(), "inner dimensions of {left:?} and {right:?}");
     assert_eq!(left.dtype(), right.dtype(), "dtypes of {left:?} and {right:?}");
-    assert!((1..=64).contains(&shards.inner), "a sum is made in 1 to 64 shards, not {}", shards.inner);
+    assert!(
+        (1..=MAX_SHARDS).contains(&shards.inner),
+        "a sum is made in 1 to {MAX_SHARDS} shards, not {}",
+        shards.inner
+    );
     let Place { team, isa, arena, scratch } = place;
     let kernel = Microkernel::new(isa, left.dtype());
     let left = source(arena, left);
     let threads = team.threads();
     let units = kernel.units(inner);
 
-    let workers_bytes = threads * (LEFT_BYTES + STACK_BYTES);
+    let workers_bytes = threads * worker_bytes(kernel);
     let (right, own) = match right {
         Operand::Packed(packed) => {
             assert_eq!(packed.outer_shards, shards.outer, "outer shards of {packed:?}");
@@ -222,10 +238,11 @@ pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: S
 
     let panels = Panels::new(n, shards.outer, kernel.nr());
     let count = panels.count();
-    let plan = Cut::new(kernel, m, count, units, shards.inner, threads);
+    let left_units = segments(kernel, inner, shards.inner).map(|s| kernel.left_units(s.units)).sum();
+    let plan = Cut::new(kernel, m, count, left_units, shards.inner, units > SHORT_INNER, threads);
     team.run(plan.row_blocks * plan.panel_blocks, &|worker, item| {
         // SAFETY: every worker has its own part of the scratch memory.
-        let own = unsafe { workers.at(worker * (LEFT_BYTES + STACK_BYTES) / 4) };
+        let own = unsafe { workers.at(worker * worker_bytes(kernel) / 4) };
         let item = Item {
             kernel,
             left: &left,
@@ -238,8 +255,10 @@ pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: S
             panels: block(count, plan.panels, item % plan.panel_blocks),
             left_block: own,
             // SAFETY: the stacks lie behind the left block in the worker's part.
-            stacks: unsafe { own.add(LEFT_BYTES / 4).cast() },
+            stacks: unsafe { own.add((worker_bytes(kernel) - STACK_BYTES) / 4).cast() },
         };
+        // SAFETY: the kernel was chosen for this machine.
+        let _set_up = unsafe { kernel.set_up() };
         if units <= SHORT_INNER { item.short(isa, finish) } else { item.long(isa, finish) }
     });
 }
@@ -261,13 +280,15 @@ impl Cut {
         kernel: Microkernel,
         m: usize,
         panels: usize,
-        units: usize,
+        left_units: usize,
         shards: usize,
+        long: bool,
         threads: usize,
     ) -> Self {
         let (mr, nr) = (kernel.mr(), kernel.nr());
-        let long = units > SHORT_INNER;
-        let most_rows = if long { LONG_ROWS } else { (LEFT_UNITS / units.max(1)).clamp(32, 192) };
+        let (block_units, block_rows) = kernel.left_block();
+        let most_rows =
+            if long { LONG_ROWS } else { (block_units / left_units.max(1)).clamp(LEAST_ROWS, block_rows) };
         let rows = (m.div_ceil(m.div_ceil(most_rows).max(1))).next_multiple_of(mr).max(mr);
         let row_blocks = m.div_ceil(rows);
         let levels = if long { shards.ilog2() as usize + 2 } else { 1 };
@@ -304,13 +325,21 @@ struct Item<'a> {
 }
 
 impl Item<'_> {
-    /// Packs units `first..first + units` of the item's rows.
-    fn pack_left(&self, first_unit: usize, units: usize) {
+    /// Packs a segment of the item's rows, and says where the next one may begin.
+    fn pack_left(&self, segment: Segment, to: *mut u32) -> *mut u32 {
         let mr = self.kernel.mr();
-        debug_assert!(self.rows.len().next_multiple_of(mr) * units * 4 <= LEFT_BYTES);
-        let part = Part { first_outer: self.rows.start, first_unit, units, width: mr };
+        let row_panels = self.rows.len().div_ceil(mr);
+        let part = Part { first_outer: self.rows.start, first_unit: segment.first, units: segment.units, width: mr };
+        let end = to.wrapping_add(row_panels * self.left_panel(segment));
+        debug_assert!(end.addr() - self.left_block.addr() <= left_bytes(self.kernel));
         // SAFETY: the worker's left block has room for the item's rows (asserted above).
-        unsafe { pack::panels(self.kernel, self.left, part, self.rows.len().div_ceil(mr), self.left_block) };
+        unsafe { pack::panels(self.kernel, self.left, part, row_panels, to) };
+        end
+    }
+
+    /// Units of a row panel of a segment in the left block.
+    fn left_panel(&self, segment: Segment) -> usize {
+        self.kernel.left_units(segment.units) * self.kernel.mr()
     }
 
     /// A right panel at a unit.
@@ -322,12 +351,13 @@ impl Item<'_> {
         unsafe { self.right.at((panel * self.units + unit) * self.kernel.nr()) }
     }
 
-    /// What to bring nearer while row panel `index` runs over a segment: one cache line per unit of the next
-    /// right panel, so that the first few row panels fetch all of it.
+    /// What to bring nearer while row panel `index` runs over a segment: a part of the next right panel, so that
+    /// the first few row panels fetch all of it.
     fn ahead(&self, panel: usize, index: usize, segment: Segment) -> *const u8 {
-        let lines = (self.kernel.nr() * 4).div_ceil(64);
         let next = self.right.0.wrapping_add(((panel + 1) * self.units + segment.first) * self.kernel.nr());
-        next.cast::<u8>().wrapping_add(index.min(lines - 1) * 64 * segment.units).cast_const()
+        let bytes = self.kernel.bytes_ahead(segment.units);
+        let parts = (segment.units * self.kernel.nr() * 4).div_ceil(bytes.max(1));
+        next.cast::<u8>().wrapping_add(index.min(parts.saturating_sub(1)) * bytes).cast_const()
     }
 
     /// The whole inner dimension at once: unfinished tiles live on one small stack in L1.
@@ -336,17 +366,22 @@ impl Item<'_> {
         let tile = mr * nr;
         let mut stack = [const { TileMemory([0.0; MAX_TILE]) }; MAX_LEVELS];
         let stack = stack.as_mut_ptr().cast::<f32>();
-        self.pack_left(0, self.units);
+        let mut to = self.left_block;
+        for segment in segments(self.kernel, self.inner, self.shards) {
+            to = self.pack_left(segment, to);
+        }
+        let row_panels = self.rows.len().div_ceil(mr);
         for panel in self.panels.clone() {
             let cols = self.columns.columns(panel);
             for (index, row) in self.rows.clone().step_by(mr).enumerate() {
-                let mut level = 0;
+                let (mut level, mut left) = (0, self.left_block.cast_const());
                 finish.prepare(row, cols.start, mr.min(self.rows.end - row));
                 for segment in segments(self.kernel, self.inner, self.shards) {
                     let ahead = self.ahead(panel, index, segment);
                     // SAFETY: operands hold the segment; the stack holds at most log2(shards) + 2 levels.
                     unsafe {
-                        let a = self.left_block.add((index * self.units + segment.first) * mr);
+                        let a = left.add(index * self.left_panel(segment));
+                        left = left.add(row_panels * self.left_panel(segment));
                         let b = self.right_at(panel, segment.first);
                         self.kernel.tile(segment.units, a, b, stack.add(level * tile), segment.joins, ahead);
                     }
@@ -365,13 +400,13 @@ impl Item<'_> {
         let row_panels = self.rows.len().div_ceil(mr);
         let mut level = 0;
         for segment in segments(self.kernel, self.inner, self.shards) {
-            self.pack_left(segment.first, segment.units);
+            self.pack_left(segment, self.left_block);
             for (column, panel) in self.panels.clone().enumerate() {
                 for index in 0..row_panels {
                     let ahead = self.ahead(panel, index, segment);
                     // SAFETY: operands hold the segment; the worker has a stack for every tile of the item.
                     unsafe {
-                        let a = self.left_block.add(index * segment.units * mr);
+                        let a = self.left_block.add(index * self.left_panel(segment));
                         let b = self.right_at(panel, segment.first);
                         let top = self.stacks.add((column * row_panels + index) * stack_len + level * tile);
                         self.kernel.tile(segment.units, a, b, top, segment.joins, ahead);

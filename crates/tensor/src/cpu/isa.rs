@@ -11,6 +11,8 @@ pub enum Kernel {
     /// The best the machine has.
     #[default]
     Auto,
+    /// bf16 products on Intel's tile registers; other dtypes use the `Avx512` kernels.
+    Amx,
     /// bf16 dot products, 512 bits wide; other dtypes use the `Avx512` kernels.
     Avx512Bf16,
     /// f32 arithmetic, 512 bits wide; bf16 and f16 are converted while packing.
@@ -25,11 +27,11 @@ impl Kernel {
     /// The kernel whose products of many rows are fastest here, which is what training is made of; [`Kernel::Auto`] is
     /// the one that reads the fewest bytes of weights, which is what generating is made of.
     ///
-    /// They part on Intel's cores, whose bf16 dot products are slower than their f32 arithmetic: 176 against 231 GFLOP/s on two
+    /// They part on Intel's cores without tile registers (or whose system does not lend them), whose bf16 dot products are slower than their f32 arithmetic: 176 against 231 GFLOP/s on two
     /// threads of Sapphire Rapids. It follows from the maker alone, so all machines of one kind compute the same bits.
     pub fn of_many_rows() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if Isa::available().contains(&Isa::Avx512Bf16) {
+        if Isa::available().first() == Some(&Isa::Avx512Bf16) {
             let maker = std::arch::x86_64::__cpuid(0);
             let name = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).concat();
             if name == b"GenuineIntel" {
@@ -43,6 +45,8 @@ impl Kernel {
 /// The kernel in use, after detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
     #[cfg(target_arch = "x86_64")]
@@ -78,6 +82,9 @@ impl Isa {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq");
         if avx512 && is_x86_feature_detected!("avx512bf16") {
+            if super::amx::available() {
+                all.push(Self::Amx);
+            }
             all.push(Self::Avx512Bf16);
         }
         if avx512 {
@@ -98,6 +105,8 @@ impl Isa {
     pub(crate) const fn kernel(self) -> Kernel {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Amx => Kernel::Amx,
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => Kernel::Avx512Bf16,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Kernel::Avx512,
@@ -113,7 +122,7 @@ impl Isa {
         match self {
             // SAFETY: values of these variants are made only by `available`, which detected the features.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 | Self::Avx512 => unsafe { with_avx512(body) },
+            Self::Amx | Self::Avx512Bf16 | Self::Avx512 => unsafe { with_avx512(body) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { with_avx2(body) },

@@ -3,6 +3,8 @@
 //! Results are the same bits for any number of threads: work is cut into items whose results do not depend
 //! on who computes them, and sums over items are made in a fixed order. One file per family of operations.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod dropout;
 mod elementwise;

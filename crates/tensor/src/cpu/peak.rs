@@ -34,6 +34,13 @@ fn spin(isa: Isa, kernel: Microkernel) -> f32 {
     match kernel {
         // SAFETY: a kernel is chosen only where its instructions were detected.
         #[cfg(target_arch = "x86_64")]
+        Microkernel::Bf16Amx => unsafe {
+            let _tiles = kernel.set_up();
+            super::gemm::amx::spin(ROUNDS / super::amx::SIDE);
+            0.0
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
         Microkernel::Bf16Avx512 => unsafe { x86::bf16_avx512(ROUNDS) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]

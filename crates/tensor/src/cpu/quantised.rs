@@ -187,7 +187,7 @@ fn tile(
     values: &mut [f32],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if matches!(isa, Isa::Avx512 | Isa::Avx512Bf16) && std::arch::is_x86_feature_detected!("avx512vnni") {
+    if matches!(isa, Isa::Amx | Isa::Avx512 | Isa::Avx512Bf16) && std::arch::is_x86_feature_detected!("avx512vnni") {
         // SAFETY: the machine has the instructions; weights and rows hold what their makers checked.
         return unsafe { vnni::tile(form, weights, rounded, rows, panels, values) };
     }

@@ -132,7 +132,7 @@ proptest! {
 #[test]
 fn a_row_has_the_same_bits_alone_and_among_others() {
     let (m, n, k) = (23, 200, 192);
-    for kernel in [Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
+    for kernel in [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
         for coding in Coding::ALL {
             let k = if coding.block() == 256 { 256 } else { k };
             let Ok(mut cpu) = Cpu::new(2, kernel) else { continue };
@@ -159,7 +159,7 @@ fn a_row_has_the_same_bits_alone_and_among_others() {
 #[test]
 fn a_value_no_code_stands_for_is_not_lost() {
     let (n, k) = (20, 64);
-    for kernel in [Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
+    for kernel in [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
         for value in [f64::NAN, f64::INFINITY] {
             let Ok(mut cpu) = Cpu::new(1, kernel) else { continue };
             let need = Need::Quantised { m: 1, k, coding: Coding::Q8_0 };

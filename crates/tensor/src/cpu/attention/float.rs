@@ -60,7 +60,7 @@ impl<T: Act> Engine<T> for Float {
     ) {
         let block = Block { inner, lanes, accumulate };
         match self.isa.kernel() {
-            Kernel::Avx512 | Kernel::Avx512Bf16 => self.isa.vectorize(
+            Kernel::Amx | Kernel::Avx512 | Kernel::Avx512Bf16 => self.isa.vectorize(
                 #[inline(always)]
                 || product::<4, 64, true>(left, right, out, block),
             ),

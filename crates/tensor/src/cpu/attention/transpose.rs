@@ -8,7 +8,7 @@ pub(super) fn square(isa: Isa, units: &mut [u32; SIDE * SIDE]) {
     match isa {
         // SAFETY: a value of these variants proves that the machine has the instructions.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512(units) },
+        Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512(units) },
         _ => {
             for i in 0..SIDE {
                 for j in 0..i {

@@ -7,6 +7,8 @@ use crate::{Activation, DType, Dropout, Gemm, View};
 
 /// A row of the widest tile.
 const WIDE: usize = 48;
+/// A divisor of every wide tile's row.
+const CHUNK: usize = 16;
 
 /// A finished tile of a product, on its way to memory.
 pub(crate) struct Tile<'a> {
@@ -174,11 +176,11 @@ impl<T: Act, O: Act> Finish for Store<'_, T, O> {
             let values = &mut tile.values[r * tile.stride..][..tile.cols];
             let row = tile.row + r;
             // A length known to the compiler turns the short loops of `store` into a few instructions.
-            let (wide, rest) = values.as_chunks_mut::<WIDE>();
+            let (wide, rest) = values.as_chunks_mut::<CHUNK>();
             for (i, chunk) in wide.iter_mut().enumerate() {
-                self.store(row, tile.col + i * WIDE, chunk);
+                self.store(row, tile.col + i * CHUNK, chunk);
             }
-            let done = wide.len() * WIDE;
+            let done = wide.len() * CHUNK;
             if !rest.is_empty() {
                 self.store(row, tile.col + done, rest);
             }

@@ -1,7 +1,8 @@
 //! Register tiles: the innermost loops of every product.
 //!
 //! Operands come packed in 4-byte *units*: an f32, or a pair of bf16 that are neighbours along the inner
-//! dimension. A panel of the left operand is `[units][MR]`, of the right one `[units][NR]`:
+//! dimension. A panel of the left operand is `[units][MR]` (tile registers have their own, see `amx.rs`), of the
+//! right one `[units][NR]`:
 //!
 //! ```text
 //!            B panel   48 columns = 3 registers          acc[8][3] stays in registers
@@ -18,6 +19,9 @@ use crate::DType;
 /// A register tile's geometry and instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Microkernel {
+    /// 32 × 32, pairs of bf16, on tile registers.
+    #[cfg(target_arch = "x86_64")]
+    Bf16Amx,
     /// 8 × 48, pairs of bf16.
     #[cfg(target_arch = "x86_64")]
     Bf16Avx512,
@@ -32,15 +36,17 @@ pub(crate) enum Microkernel {
 }
 
 /// Elements of the largest tile.
-pub(crate) const MAX_TILE: usize = 8 * 48;
+pub(crate) const MAX_TILE: usize = 32 * 32;
 
 impl Microkernel {
     pub(crate) const fn new(isa: Isa, dtype: DType) -> Self {
         match (isa, dtype) {
             #[cfg(target_arch = "x86_64")]
+            (Isa::Amx, DType::Bf16) => Self::Bf16Amx,
+            #[cfg(target_arch = "x86_64")]
             (Isa::Avx512Bf16, DType::Bf16) => Self::Bf16Avx512,
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512Bf16 | Isa::Avx512, _) => Self::F32Avx512,
+            (Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512, _) => Self::F32Avx512,
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx2, _) => Self::F32Avx2,
             (Isa::Portable, _) => Self::Portable,
@@ -50,6 +56,8 @@ impl Microkernel {
     /// Rows of a tile.
     pub(crate) const fn mr(self) -> usize {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => super::amx::EDGE,
             #[cfg(target_arch = "x86_64")]
             Self::Bf16Avx512 | Self::F32Avx512 => 8,
             #[cfg(target_arch = "x86_64")]
@@ -62,6 +70,8 @@ impl Microkernel {
     pub(crate) const fn nr(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => super::amx::EDGE,
+            #[cfg(target_arch = "x86_64")]
             Self::Bf16Avx512 | Self::F32Avx512 => 48,
             #[cfg(target_arch = "x86_64")]
             Self::F32Avx2 => 16,
@@ -73,7 +83,7 @@ impl Microkernel {
     pub(crate) const fn group(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Bf16Avx512 => 2,
+            Self::Bf16Amx | Self::Bf16Avx512 => 2,
             _ => 1,
         }
     }
@@ -83,13 +93,52 @@ impl Microkernel {
         inner.div_ceil(self.group())
     }
 
-    /// Computes one tile over `units`, joins it with the `joins` tiles just below `top` (each `MR · NR`
-    /// f32, the newest nearest), and stores the result in place of the lowest of them (`top` itself when
-    /// `joins` is 0). Meanwhile brings `64 · units` bytes at `ahead` nearer (any address is fine).
+    /// Units that a row of the left block takes for a segment of `units`: tile registers want whole steps.
+    pub(crate) const fn left_units(self, units: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => units.next_multiple_of(super::super::amx::SIDE),
+            _ => units,
+        }
+    }
+
+    /// Units of the left block that a worker keeps in its L2 cache, and the most rows in it. Tile registers use up
+    /// the right operand so fast that it must be read seldom.
+    pub(crate) const fn left_block(self) -> (usize, usize) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => (196_608, 512),
+            _ => (65_536, 192),
+        }
+    }
+
+    /// Bytes that [`Self::tile`] brings nearer while it runs over `units`.
+    pub(crate) const fn bytes_ahead(self, units: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => units.div_ceil(super::super::amx::SIDE) * super::amx::LINES_AHEAD * 64,
+            _ => units * 64,
+        }
+    }
+
+    /// What a worker must hold while it runs tiles.
     ///
     /// # Safety
-    /// `a` points to `units · MR` units, `b` to `units · NR`, `top` to one tile with `joins` initialised
-    /// tiles before it; the machine has the kernel's instructions.
+    /// The machine has the kernel's instructions.
+    pub(crate) unsafe fn set_up(self) -> impl Sized {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: passed on from this function's contract.
+        return (self == Self::Bf16Amx).then(|| unsafe { super::super::amx::Tiles::new() });
+    }
+
+    /// Computes one tile over `units`, joins it with the `joins` tiles just below `top` (each `MR · NR`
+    /// f32, the newest nearest), and stores the result in place of the lowest of them (`top` itself when
+    /// `joins` is 0). Meanwhile brings the
+    /// [`Self::bytes_ahead`] at `ahead` nearer (any address is fine).
+    ///
+    /// # Safety
+    /// `a` points to `left_units(units) · MR` units, `b` to `units · NR`, `top` to one tile with `joins` initialised
+    /// tiles before it; the machine has the kernel's instructions, and this thread holds what [`Self::set_up`] gave.
     #[inline(always)]
     pub(crate) unsafe fn tile(
         self,
@@ -103,6 +152,8 @@ impl Microkernel {
         // SAFETY: passed on from this function's contract.
         unsafe {
             match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Bf16Amx => super::amx::tile(units, a, b, top, joins, ahead),
                 #[cfg(target_arch = "x86_64")]
                 Self::Bf16Avx512 => x86::bf16_avx512(units, a, b, top, joins, ahead),
                 #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,10 @@
 //! Packing: bringing an operand's panels into the units that register tiles read.
 //!
 //! A panel holds `width` neighbours of the outer dimension (MR for left, NR for right operands) over a range
-//! of units: `[units][width]`. Elements beyond the matrix are zero. The conversion to bf16 or f32 happens here.
+//! of units: `[units][width]`, or for tile registers on the left `[steps][width][16]`, see [`blocks`]. Elements beyond the matrix are zero. The conversion to bf16 or f32 happens here.
+
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 
 use super::super::math::Act;
 use super::microkernel::Microkernel;
@@ -53,11 +56,21 @@ pub(crate) unsafe fn panel(kernel: Microkernel, source: &Source, part: Part, to:
     }
 }
 
-/// Packs `count` neighbouring panels, one behind the other, from `part` on.
+/// Packs `count` neighbouring panels of the left operand, one behind the other, from `part` on.
 ///
 /// # Safety
 /// As [`panel`], with room for `count` panels.
 pub(crate) unsafe fn panels(kernel: Microkernel, source: &Source, part: Part, count: usize, to: *mut u32) {
+    #[cfg(target_arch = "x86_64")]
+    if kernel == Microkernel::Bf16Amx {
+        for index in 0..count {
+            let part = Part { first_outer: part.first_outer + index * part.width, ..part };
+            let to = to.wrapping_add(index * kernel.left_units(part.units) * part.width);
+            // SAFETY: passed on; panel `index` has its own room.
+            unsafe { blocks::panel(source, part, to) };
+        }
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     let done = {
         let whole = (source.outer - part.first_outer.min(source.outer)) / part.width;
@@ -89,7 +102,7 @@ unsafe fn typed<T: Act>(kernel: Microkernel, source: &Source, part: Part, to: *m
     // What the vector loops below do: whole blocks of 8 outer neighbours, whole units.
     let mut done = (0, 0);
     #[cfg(target_arch = "x86_64")]
-    if kernel == Microkernel::Bf16Avx512 && T::DTYPE != DType::F16 {
+    if matches!(kernel, Microkernel::Bf16Amx | Microkernel::Bf16Avx512) && T::DTYPE != DType::F16 {
         let whole_units = (source.inner / 2).saturating_sub(part.first_unit).min(part.units);
         // SAFETY: passed on; blocks stay inside the matrix and the panel.
         done = unsafe {
