@@ -19,6 +19,7 @@ mod epilogue;
 mod microkernel;
 mod pack;
 mod panels;
+mod segments;
 
 pub(super) use epilogue::{Finish, Store, Tile};
 pub(super) use microkernel::Microkernel;
@@ -29,29 +30,19 @@ use super::isa::Isa;
 use super::math::Act;
 use super::memory::{Block, overlap};
 use super::team::Team;
-use crate::{DType, Gemm, Operand, Packed, Quantised, View, even_shard_range, join_order};
+use crate::{DType, Gemm, Operand, Packed, Quantised, View};
 use half::{bf16, f16};
-use microkernel::MAX_TILE;
 use pack::{Part, Source, panel};
+use segments::{Piece, Pieces, Segment, segments};
 use std::ops::Range;
 
 /// Units of the inner dimension up to which a tile runs through all of it at once.
 const SHORT_INNER: usize = 2048;
-/// Units up to which a virtual shard is one segment, and units of its segments when it is longer. Nothing but the
-/// shard's own length may decide, or a rank that holds it alone would sum it differently.
-const WHOLE_SHARD: usize = 1024;
-const SEGMENT: usize = 512;
-/// Bounds of an item with a long inner dimension, whose unfinished tiles are kept in memory.
-const LONG_ROWS: usize = 128;
-const LONG_COLS: usize = 768;
 /// Shards of a sum, and the unfinished tiles on a stack that they need.
 const MAX_SHARDS: usize = 64;
 const MAX_LEVELS: usize = 8;
 /// Fewest rows of a block, so that a panel of the right operand is worth fetching.
 const LEAST_ROWS: usize = 32;
-/// Bytes of a worker's unfinished tiles; the last row panel may stick out.
-const STACK_BYTES: usize = 4 * MAX_LEVELS * (LONG_ROWS + 8) * LONG_COLS;
-
 /// Bytes of a worker's left block: what its kernel keeps in L2, or the fewest rows (in whole panels) of the longest
 /// inner dimension at once, every shard of it in whole steps.
 const fn left_bytes(kernel: Microkernel) -> usize {
@@ -59,8 +50,15 @@ const fn left_bytes(kernel: Microkernel) -> usize {
     4 * (kernel.left_block().0 + (LEAST_ROWS + kernel.mr()) * (SHORT_INNER + padding))
 }
 
+/// Bytes of a worker's unfinished tiles: those of an item with a long inner dimension.
+const fn stack_bytes(kernel: Microkernel) -> usize {
+    let (rows, cols) = kernel.long_block();
+    let tiles = rows.div_ceil(kernel.mr()) * cols.div_ceil(kernel.nr());
+    4 * MAX_LEVELS * kernel.tile_len() * tiles
+}
+
 const fn worker_bytes(kernel: Microkernel) -> usize {
-    left_bytes(kernel).next_multiple_of(64) + STACK_BYTES
+    left_bytes(kernel).next_multiple_of(64) + stack_bytes(kernel)
 }
 
 pub(super) fn packed_bytes(isa: Isa, inner: usize, outer: usize, shards: usize, dtype: DType) -> usize {
@@ -155,7 +153,7 @@ pub(super) fn run(cpu: &mut Cpu, gemm: &Gemm) {
 fn store<T: Act, O: Act>(cpu: &mut Cpu, gemm: &Gemm) {
     let Cpu { team, isa, arena, scratch } = cpu;
     let place = Place { team, isa: *isa, arena, scratch };
-    let finish = Store::<T, O>::new(arena, gemm);
+    let finish = Store::<T, O>::new(*isa, arena, gemm);
     let outer_shards = if let Operand::Packed(packed) = gemm.right { packed.outer_shards } else { 1 };
     product(place, gemm.left, gemm.right, Shards { inner: gemm.inner_shards, outer: outer_shards }, &finish);
 }
@@ -166,30 +164,6 @@ pub(super) struct Place<'a> {
     pub(super) isa: Isa,
     pub(super) arena: &'a Block,
     pub(super) scratch: &'a Block,
-}
-
-/// One segment of the inner dimension: units, and how many tiles its sum is joined with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segment {
-    first: usize,
-    units: usize,
-    joins: usize,
-}
-
-/// The segments of an inner dimension, in order.
-fn segments(kernel: Microkernel, inner: usize, shards: usize) -> impl Iterator<Item = Segment> {
-    (0..shards).flat_map(move |shard| {
-        let elements = even_shard_range(inner, shards, shard);
-        let (start, end) = (elements.start / kernel.group(), kernel.units(elements.end));
-        let limit = if end - start <= WHOLE_SHARD { WHOLE_SHARD } else { SEGMENT };
-        let blocks = (end - start).div_ceil(limit).max(1);
-        (0..blocks).map(move |block| {
-            let first = start + block * limit;
-            let inside = usize::from(block > 0);
-            let across = if block + 1 == blocks { join_order(shards, shard) } else { 0 };
-            Segment { first, units: limit.min(end - first), joins: inside + across }
-        })
-    })
 }
 
 /// Virtual shards of a product.
@@ -255,7 +229,7 @@ pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: S
             panels: block(count, plan.panels, item % plan.panel_blocks),
             left_block: own,
             // SAFETY: the stacks lie behind the left block in the worker's part.
-            stacks: unsafe { own.add((worker_bytes(kernel) - STACK_BYTES) / 4).cast() },
+            stacks: unsafe { own.add((worker_bytes(kernel) - stack_bytes(kernel)) / 4).cast() },
         };
         // SAFETY: the kernel was chosen for this machine.
         let _set_up = unsafe { kernel.set_up() };
@@ -287,8 +261,9 @@ impl Cut {
     ) -> Self {
         let (mr, nr) = (kernel.mr(), kernel.nr());
         let (block_units, block_rows) = kernel.left_block();
+        let (long_rows, long_cols) = kernel.long_block();
         let most_rows =
-            if long { LONG_ROWS } else { (block_units / left_units.max(1)).clamp(LEAST_ROWS, block_rows) };
+            if long { long_rows } else { (block_units / left_units.max(1)).clamp(LEAST_ROWS, block_rows) };
         let rows = (m.div_ceil(m.div_ceil(most_rows).max(1))).next_multiple_of(mr).max(mr);
         let row_blocks = m.div_ceil(rows);
         let levels = if long { shards.ilog2() as usize + 2 } else { 1 };
@@ -302,7 +277,7 @@ impl Cut {
             per_item = panels.div_ceil(4 * threads).max(1);
         }
         if long {
-            per_item = per_item.min(LONG_COLS / nr);
+            per_item = per_item.min(long_cols / nr);
         }
         Self { rows, panels: per_item, row_blocks, panel_blocks: panels.div_ceil(per_item) }
     }
@@ -325,16 +300,15 @@ struct Item<'a> {
 }
 
 impl Item<'_> {
-    /// Packs a segment of the item's rows, and says where the next one may begin.
-    fn pack_left(&self, segment: Segment, to: *mut u32) -> *mut u32 {
+    /// Packs a segment of some of the item's row panels.
+    fn pack_left(&self, segment: Segment, row_panels: Range<usize>, to: *mut u32) {
         let mr = self.kernel.mr();
-        let row_panels = self.rows.len().div_ceil(mr);
-        let part = Part { first_outer: self.rows.start, first_unit: segment.first, units: segment.units, width: mr };
-        let end = to.wrapping_add(row_panels * self.left_panel(segment));
+        let first_outer = self.rows.start + row_panels.start * mr;
+        let part = Part { first_outer, first_unit: segment.first, units: segment.units, width: mr };
+        let end = to.wrapping_add(row_panels.len() * self.left_panel(segment));
         debug_assert!(end.addr() - self.left_block.addr() <= left_bytes(self.kernel));
         // SAFETY: the worker's left block has room for the item's rows (asserted above).
-        unsafe { pack::panels(self.kernel, self.left, part, row_panels, to) };
-        end
+        unsafe { pack::panels(self.kernel, self.left, part, row_panels.len(), to) };
     }
 
     /// Units of a row panel of a segment in the left block.
@@ -351,65 +325,89 @@ impl Item<'_> {
         unsafe { self.right.at((panel * self.units + unit) * self.kernel.nr()) }
     }
 
-    /// What to bring nearer while row panel `index` runs over a segment: a part of the next right panel, so that
+    /// What to bring nearer while row panel `index` runs over a piece: a part of the next right panel, so that
     /// the first few row panels fetch all of it.
-    fn ahead(&self, panel: usize, index: usize, segment: Segment) -> *const u8 {
-        let next = self.right.0.wrapping_add(((panel + 1) * self.units + segment.first) * self.kernel.nr());
-        let bytes = self.kernel.bytes_ahead(segment.units);
-        let parts = (segment.units * self.kernel.nr() * 4).div_ceil(bytes.max(1));
+    fn ahead(&self, panel: usize, index: usize, piece: &Piece) -> *const u8 {
+        let next = self.right.0.wrapping_add(((panel + 1) * self.units + piece.first()) * self.kernel.nr());
+        let bytes = self.kernel.bytes_ahead(piece.units);
+        let parts = (piece.units * self.kernel.nr() * 4).div_ceil(bytes.max(1));
         next.cast::<u8>().wrapping_add(index.min(parts.saturating_sub(1)) * bytes).cast_const()
     }
 
-    /// The whole inner dimension at once: unfinished tiles live on one small stack in L1.
-    fn short(&self, isa: Isa, finish: &impl Finish) {
-        let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
-        let tile = mr * nr;
-        let mut stack = [const { TileMemory([0.0; MAX_TILE]) }; MAX_LEVELS];
-        let stack = stack.as_mut_ptr().cast::<f32>();
-        let mut to = self.left_block;
-        for segment in segments(self.kernel, self.inner, self.shards) {
-            to = self.pack_left(segment, to);
+    /// Runs a tile over a piece, whose own row panel of its segment begins at `left`.
+    ///
+    /// # Safety
+    /// The segment was packed at `left`, and `stack` has room for the piece's level.
+    #[inline(always)]
+    unsafe fn run(&self, piece: &Piece, left: *const u32, (panel, index): (usize, usize), stack: *mut f32) {
+        let ahead = self.ahead(panel, index, piece);
+        // SAFETY: operands hold the piece, the stack its tile, by the contract.
+        unsafe {
+            let a = left.add(piece.skipped * self.kernel.mr());
+            let b = self.right_at(panel, piece.first());
+            let top = stack.add(piece.level * self.kernel.tile_len());
+            self.kernel.tile(piece.units, a, b, top, piece.skipped > 0, piece.joins(), ahead);
         }
+    }
+
+    /// The left block of the whole inner dimension at once, `[segment][row panel]`, chunk by chunk. With one chunk,
+    /// unfinished tiles live on one small stack in L1, else every row panel has its own.
+    fn short(&self, isa: Isa, finish: &impl Finish) {
+        let mr = self.kernel.mr();
         let row_panels = self.rows.len().div_ceil(mr);
+        let all = Pieces::new(self.kernel, self.inner, self.shards);
+        let left_of = |piece: &Piece| {
+            // SAFETY: the left block holds all segments one behind the other.
+            unsafe { self.left_block.add(piece.left * row_panels * mr) }
+        };
+        for piece in all.chunks().flatten().filter(|piece| piece.skipped == 0) {
+            self.pack_left(piece.segment, 0..row_panels, left_of(piece));
+        }
+        let one_chunk = self.units <= self.kernel.chunk();
+        let levels = if one_chunk { 0 } else { self.shards.ilog2() as usize + 2 };
         for panel in self.panels.clone() {
             let cols = self.columns.columns(panel);
-            for (index, row) in self.rows.clone().step_by(mr).enumerate() {
-                let (mut level, mut left) = (0, self.left_block.cast_const());
-                finish.prepare(row, cols.start, mr.min(self.rows.end - row));
-                for segment in segments(self.kernel, self.inner, self.shards) {
-                    let ahead = self.ahead(panel, index, segment);
-                    // SAFETY: operands hold the segment; the stack holds at most log2(shards) + 2 levels.
-                    unsafe {
-                        let a = left.add(index * self.left_panel(segment));
-                        left = left.add(row_panels * self.left_panel(segment));
-                        let b = self.right_at(panel, segment.first);
-                        self.kernel.tile(segment.units, a, b, stack.add(level * tile), segment.joins, ahead);
+            for (number, chunk) in all.chunks().enumerate() {
+                let ends = chunk.last().is_some_and(|piece| piece.first() + piece.units == self.units);
+                for (index, row) in self.rows.clone().step_by(mr).enumerate() {
+                    // SAFETY: the worker has a stack for every row panel.
+                    let stack = unsafe { self.stacks.add(index * levels * self.kernel.tile_len()) };
+                    if number == 0 {
+                        finish.prepare(row, cols.start, mr.min(self.rows.end - row));
                     }
-                    level = level + 1 - segment.joins;
+                    for piece in chunk {
+                        // SAFETY: all segments were packed; the stack holds log2(shards) + 2 levels.
+                        unsafe {
+                            let left = left_of(piece).add(index * self.left_panel(piece.segment));
+                            self.run(piece, left, (panel, index), stack);
+                        }
+                    }
+                    if ends {
+                        self.finish_tile(isa, finish, stack, row, panel, cols.clone());
+                    }
                 }
-                self.finish_tile(isa, finish, stack, row, panel, cols.clone());
             }
         }
     }
 
     /// Segment by segment: every tile of the item keeps its own stack in memory.
     fn long(&self, isa: Isa, finish: &impl Finish) {
-        let (mr, nr) = (self.kernel.mr(), self.kernel.nr());
-        let tile = mr * nr;
-        let stack_len = (self.shards.ilog2() as usize + 2) * tile;
+        let mr = self.kernel.mr();
+        let stack_len = (self.shards.ilog2() as usize + 2) * self.kernel.tile_len();
         let row_panels = self.rows.len().div_ceil(mr);
         let mut level = 0;
         for segment in segments(self.kernel, self.inner, self.shards) {
-            self.pack_left(segment, self.left_block);
+            self.pack_left(segment, 0..row_panels, self.left_block);
             for (column, panel) in self.panels.clone().enumerate() {
-                for index in 0..row_panels {
-                    let ahead = self.ahead(panel, index, segment);
-                    // SAFETY: operands hold the segment; the worker has a stack for every tile of the item.
-                    unsafe {
-                        let a = self.left_block.add(index * self.left_panel(segment));
-                        let b = self.right_at(panel, segment.first);
-                        let top = self.stacks.add((column * row_panels + index) * stack_len + level * tile);
-                        self.kernel.tile(segment.units, a, b, top, segment.joins, ahead);
+                for (skipped, units) in segment.pieces(self.kernel) {
+                    let piece = Piece::of_long(segment, skipped, units, level);
+                    for index in 0..row_panels {
+                        // SAFETY: the segment was packed; the worker has a stack for every tile of the item.
+                        unsafe {
+                            let stack = self.stacks.add((column * row_panels + index) * stack_len);
+                            let left = self.left_block.add(index * self.left_panel(segment));
+                            self.run(&piece, left, (panel, index), stack);
+                        }
                     }
                 }
             }
@@ -449,54 +447,5 @@ impl Item<'_> {
             #[inline(always)]
             || finish.finish(tile),
         );
-    }
-}
-
-/// A tile on a cache line of its own.
-#[repr(align(64))]
-struct TileMemory<const N: usize>([f32; N]);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn segments_of_a_part_are_those_of_the_whole() {
-        for kernel in [
-            Microkernel::new(Isa::choose(super::super::Kernel::Auto).expect("one"), DType::Bf16),
-            Microkernel::Portable,
-        ] {
-            for inner in [5, 769, 3071, 8200, 12_288, 16_400, 50_257] {
-                let whole: Vec<usize> = segments(kernel, inner, 8).map(|segment| segment.units).collect();
-                for ranks in [2, 4, 8] {
-                    let parts = (0..ranks).map(|rank| even_shard_range(inner, ranks, rank).len());
-                    let units = parts.flat_map(|part| segments(kernel, part, 8 / ranks)).map(|s| s.units);
-                    assert!(units.eq(whole.iter().copied()), "{kernel:?} {inner} over {ranks} ranks");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn segments_cover_the_inner_dimension_and_join_into_one_sum() {
-        for kernel in [
-            Microkernel::new(Isa::choose(super::super::Kernel::Auto).expect("one"), DType::Bf16),
-            Microkernel::Portable,
-        ] {
-            for inner in [1, 2, 3, 15, 16, 17, 768, 3071, 4097, 8200, 50_304] {
-                for shards in [1, 2, 3, 8, 64] {
-                    let (mut next, mut level, mut highest) = (0, 0, 0);
-                    for segment in segments(kernel, inner, shards) {
-                        assert_eq!(segment.first, next, "{kernel:?} {inner} {shards}");
-                        next += segment.units;
-                        level += 1;
-                        highest = highest.max(level);
-                        level -= segment.joins;
-                    }
-                    assert_eq!((next, level), (kernel.units(inner), 1), "{kernel:?} {inner} {shards}");
-                    assert!(highest <= shards.ilog2() as usize + 2 && highest <= MAX_LEVELS);
-                }
-            }
-        }
     }
 }

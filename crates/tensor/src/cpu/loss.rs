@@ -12,6 +12,7 @@ pub(super) use join::join;
 
 use super::Cpu;
 use super::gemm::{self, Finish, Microkernel, Panels, Place, Shards, Tile, product};
+use super::isa::Isa;
 use super::math::{self, Act};
 use super::memory::SharedMut;
 use crate::{CrossEntropy, DType, IGNORE};
@@ -87,6 +88,7 @@ fn typed<T: Act>(cpu: &mut Cpu, op: &CrossEntropy) {
     // SAFETY: nobody else holds the target logits yet.
     unsafe { target_logits.range(0..tokens) }.fill(0.0);
     let finish = Statistics {
+        isa: *isa,
         logits: values,
         vocab,
         targets,
@@ -132,6 +134,7 @@ fn larger(a: f32, b: f32) -> f32 {
 }
 
 struct Statistics<'a, T> {
+    isa: Isa,
     logits: SharedMut<'a, T>,
     vocab: usize,
     targets: &'a [u32],
@@ -183,9 +186,7 @@ impl<T: Act> Finish for Statistics<'_, T> {
             // SAFETY: every element of the product is finished once.
             let out =
                 unsafe { self.logits.range(row * self.vocab + cols.start..row * self.vocab + cols.end) };
-            for (out, &x) in out.iter_mut().zip(values) {
-                *out = T::from_f32(x);
-            }
+            math::narrow(self.isa, values, out);
             let target = self.targets[row];
             if target != IGNORE && cols.contains(&(target as usize).wrapping_sub(self.first)) {
                 let value = values[target as usize - self.first - cols.start];

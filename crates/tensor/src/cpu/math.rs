@@ -1,6 +1,7 @@
 //! Activations' element type and the scalar functions of inner loops, written so that the compiler
 //! vectorises them: no branches, no calls.
 
+use super::isa::Isa;
 use super::memory::Element;
 use half::{bf16, f16};
 
@@ -54,6 +55,45 @@ impl Act for f16 {
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
+    }
+}
+
+/// Rounds a row to `T`. Beside tile registers the machine's own instruction for bf16 is used, which takes numbers below
+/// 2⁻¹²⁶ for zero as the tiles do.
+#[inline(always)]
+pub(crate) fn narrow<T: Act>(isa: Isa, from: &[f32], to: &mut [T]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Amx && T::DTYPE == crate::DType::Bf16 {
+        assert_eq!(from.len(), to.len());
+        // SAFETY: machines with tile registers of bf16 have the instruction; `to` holds as many bf16.
+        unsafe { x86::narrow(from, to.as_mut_ptr().cast()) };
+        return;
+    }
+    let _ = isa;
+    for (to, &x) in to.iter_mut().zip(from) {
+        *to = T::from_f32(x);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use half::bf16;
+    use std::arch::x86_64::*;
+
+    /// # Safety
+    /// `to` has room for as many as there are in `from`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(super) unsafe fn narrow(from: &[f32], to: *mut bf16) {
+        for at in (0..from.len()).step_by(16) {
+            let mask = u16::MAX >> 16usize.saturating_sub(from.len() - at);
+            // SAFETY: masked to what is there.
+            unsafe {
+                let values = _mm512_maskz_loadu_ps(mask, from.as_ptr().add(at));
+                let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values));
+                _mm256_mask_storeu_epi16(to.add(at).cast(), mask, rounded);
+            }
+        }
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) fn run(cpu: &mut Cpu, gemm: &Gemm, matrix: Quantised) {
 
 fn typed<T: Act, O: Act>(cpu: &mut Cpu, gemm: &Gemm, matrix: Quantised) {
     let (m, inner, coding) = (gemm.left.outer(), matrix.inner, matrix.coding);
-    let finish = Store::<T, O>::new(&cpu.arena, gemm);
+    let finish = Store::<T, O>::new(cpu.isa, &cpu.arena, gemm);
     let memory = memory(cpu, matrix);
     let rounded = Rounded::place(&cpu.scratch, m, inner, coding.group());
     let start = Rounded::bytes(m, inner, coding.group()).next_multiple_of(64);
@@ -187,7 +187,9 @@ fn tile(
     values: &mut [f32],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if matches!(isa, Isa::Amx | Isa::Avx512 | Isa::Avx512Bf16) && std::arch::is_x86_feature_detected!("avx512vnni") {
+    if matches!(isa, Isa::Amx | Isa::Avx512 | Isa::Avx512Bf16)
+        && std::arch::is_x86_feature_detected!("avx512vnni")
+    {
         // SAFETY: the machine has the instructions; weights and rows hold what their makers checked.
         return unsafe { vnni::tile(form, weights, rounded, rows, panels, values) };
     }

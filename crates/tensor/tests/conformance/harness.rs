@@ -9,7 +9,8 @@ use triax_tensor::{DType, Device, Dropout, Need};
 use crate::arena::{Arena, Output, decode};
 use crate::bound::holds;
 
-pub(crate) const KERNELS: [Kernel; 5] = [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable];
+pub(crate) const KERNELS: [Kernel; 5] =
+    [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable];
 
 /// Devices to compare with the reference: every kernel this machine can run.
 fn devices() -> Vec<Box<dyn Device>> {

@@ -5,7 +5,8 @@ use crate::cpu::{Cpu, Kernel};
 use crate::philox::Stream;
 use crate::{AttentionShape, Class, DType, Device, DeviceExt, Mask, Need, Table, View};
 
-const KERNELS: [Kernel; 5] = [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable];
+const KERNELS: [Kernel; 5] =
+    [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable];
 
 fn kernels() -> impl Iterator<Item = Kernel> {
     KERNELS.into_iter().filter(|&kernel| Cpu::new(1, kernel).is_ok())

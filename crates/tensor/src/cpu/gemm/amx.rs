@@ -18,6 +18,8 @@ use std::arch::x86_64::*;
 
 /// Rows and columns of the register tile.
 pub(super) const EDGE: usize = 2 * SIDE;
+/// f32 from one tile to the next: not a page, or loads of one would wait for stores to the other.
+pub(super) const TILE: usize = EDGE * EDGE + SIDE;
 /// Cache lines of the next right panel that a step brings nearer.
 pub(super) const LINES_AHEAD: usize = 4;
 
@@ -31,13 +33,28 @@ pub(super) unsafe fn tile(
     a: *const u32,
     b: *const u32,
     top: *mut f32,
+    continued: bool,
     joins: usize,
     ahead: *const u8,
 ) {
     let (steps, tail) = (units / SIDE, units % SIDE);
     // SAFETY: the operands hold `units`, the left one in whole steps; `top` is a whole tile.
     unsafe {
-        asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+        let low = top.add(SIDE * EDGE);
+        if continued {
+            asm!(
+                "tileloadd tmm0, [{top} + {stride}]",
+                "tileloadd tmm1, [{top} + {stride} + 64]",
+                "tileloadd tmm2, [{low} + {stride}]",
+                "tileloadd tmm3, [{low} + {stride} + 64]",
+                top = in(reg) top,
+                low = in(reg) low,
+                stride = in(reg) 4 * EDGE,
+                options(nostack, readonly)
+            );
+        } else {
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+        }
         run(steps, a, b, ahead);
         if tail > 0 {
             let mut rest = Rest([[0; EDGE]; SIDE]);
@@ -51,12 +68,17 @@ pub(super) unsafe fn tile(
             "tilestored [{low} + {stride}], tmm2",
             "tilestored [{low} + {stride} + 64], tmm3",
             top = in(reg) top,
-            low = in(reg) top.add(SIDE * EDGE),
+            low = in(reg) low,
             stride = in(reg) 4 * EDGE,
             options(nostack)
         );
-        if joins > 0 {
-            join(top, joins);
+        match joins {
+            0 => {}
+            1 => join::<1>(top),
+            2 => join::<2>(top),
+            3 => join::<3>(top),
+            4 => join::<4>(top),
+            _ => (1..=joins).for_each(|joined| join::<1>(top.sub((joined - 1) * TILE))),
         }
     }
 }
@@ -107,22 +129,21 @@ unsafe fn run(steps: usize, a: *const u32, b: *const u32, ahead: *const u8) {
     }
 }
 
-/// Adds the `joins` tiles below `top` to it, the nearest first, in place of the lowest.
+/// Adds the `JOINS` tiles below `top` to it, the nearest first, in place of the lowest.
 ///
 /// # Safety
-/// `joins` tiles lie before `top`.
+/// `JOINS` tiles lie before `top`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn join(top: *mut f32, joins: usize) {
-    const TILE: usize = EDGE * EDGE;
-    for at in (0..TILE).step_by(SIDE) {
+unsafe fn join<const JOINS: usize>(top: *mut f32) {
+    for at in (0..EDGE * EDGE).step_by(SIDE) {
         // SAFETY: inside the tiles, by the contract.
         unsafe {
             let mut sum = _mm512_loadu_ps(top.add(at));
-            for join in 1..=joins {
-                sum = _mm512_add_ps(_mm512_loadu_ps(top.sub(join * TILE).add(at)), sum);
+            for joined in 1..=JOINS {
+                sum = _mm512_add_ps(_mm512_loadu_ps(top.sub(joined * TILE).add(at)), sum);
             }
-            _mm512_storeu_ps(top.sub(joins * TILE).add(at), sum);
+            _mm512_storeu_ps(top.sub(JOINS * TILE).add(at), sum);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What happens to a finished tile: bias, activation, dropout, residual, and the store.
 
+use super::super::isa::Isa;
 use super::super::math::{self, Act};
 use super::super::memory::{Block, SharedMut, overlap};
 use super::microkernel::MAX_TILE;
@@ -7,8 +8,6 @@ use crate::{Activation, DType, Dropout, Gemm, View};
 
 /// A row of the widest tile.
 const WIDE: usize = 48;
-/// A divisor of every wide tile's row.
-const CHUNK: usize = 16;
 
 /// A finished tile of a product, on its way to memory.
 pub(crate) struct Tile<'a> {
@@ -36,6 +35,7 @@ pub(crate) trait Finish: Sync {
 
 /// Stores a product of `T` operands as `O`, after the steps of its [`crate::Epilogue`].
 pub(crate) struct Store<'a, T, O> {
+    isa: Isa,
     out: SharedMut<'a, O>,
     cols: usize,
     accumulate: bool,
@@ -53,7 +53,7 @@ enum Applied<'a, T> {
 }
 
 impl<'a, T: Act, O: Act> Store<'a, T, O> {
-    pub(crate) fn new(arena: &'a Block, gemm: &Gemm) -> Self {
+    pub(crate) fn new(isa: Isa, arena: &'a Block, gemm: &Gemm) -> Self {
         let (rows, cols) = (gemm.left.outer(), gemm.right.outer());
         let Gemm { out, accumulate, epilogue, .. } = *gemm;
         assert_eq!((out.rows, out.cols), (rows, cols), "shape of {out:?}");
@@ -85,7 +85,7 @@ impl<'a, T: Act, O: Act> Store<'a, T, O> {
                 arena.shared(if whole { same_shape(residual) } else { apart(same_shape(residual)) })
             });
             let dropout = epilogue.dropout;
-            Self { out: arena.shared(out), cols, accumulate, bias, activation, dropout, residual }
+            Self { isa, out: arena.shared(out), cols, accumulate, bias, activation, dropout, residual }
         }
     }
 
@@ -137,6 +137,16 @@ impl<'a, T: Act, O: Act> Store<'a, T, O> {
         }
     }
 
+    /// [`Self::store`] of all rows, which are `COLS` long.
+    #[inline(always)]
+    fn store_rows<const COLS: usize>(&self, tile: &mut Tile<'_>) {
+        for (r, values) in tile.values.chunks_exact_mut(tile.stride).take(tile.rows).enumerate() {
+            if let Some((values, _)) = values.split_first_chunk_mut::<COLS>() {
+                self.store(tile.row + r, tile.col, values);
+            }
+        }
+    }
+
     /// Dropout, residual and the store of some values of one row.
     #[inline(always)]
     fn store(&self, row: usize, col: usize, x: &mut [f32]) {
@@ -161,9 +171,7 @@ impl<'a, T: Act, O: Act> Store<'a, T, O> {
                 *out = O::from_f32(out.to_f32() + x);
             }
         } else {
-            for (out, &x) in out.iter_mut().zip(&*x) {
-                *out = O::from_f32(x);
-            }
+            math::narrow(self.isa, x, out);
         }
     }
 }
@@ -172,17 +180,15 @@ impl<T: Act, O: Act> Finish for Store<'_, T, O> {
     #[inline(always)]
     fn finish(&self, mut tile: Tile<'_>) {
         self.activate(&mut tile);
-        for r in 0..tile.rows {
-            let values = &mut tile.values[r * tile.stride..][..tile.cols];
-            let row = tile.row + r;
-            // A length known to the compiler turns the short loops of `store` into a few instructions.
-            let (wide, rest) = values.as_chunks_mut::<CHUNK>();
-            for (i, chunk) in wide.iter_mut().enumerate() {
-                self.store(row, tile.col + i * CHUNK, chunk);
-            }
-            let done = wide.len() * CHUNK;
-            if !rest.is_empty() {
-                self.store(row, tile.col + done, rest);
+        // A length known to the compiler turns the short loops of `store` into a few instructions.
+        match tile.cols {
+            48 => self.store_rows::<48>(&mut tile),
+            32 => self.store_rows::<32>(&mut tile),
+            16 => self.store_rows::<16>(&mut tile),
+            _ => {
+                for r in 0..tile.rows {
+                    self.store(tile.row + r, tile.col, &mut tile.values[r * tile.stride..][..tile.cols]);
+                }
             }
         }
     }

@@ -79,6 +79,15 @@ impl Microkernel {
         }
     }
 
+    /// f32 from one tile to the next on a stack.
+    pub(crate) const fn tile_len(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => super::amx::TILE,
+            _ => self.mr() * self.nr(),
+        }
+    }
+
     /// Elements of the inner dimension in one unit.
     pub(crate) const fn group(self) -> usize {
         match self {
@@ -112,6 +121,15 @@ impl Microkernel {
         }
     }
 
+    /// The most rows and columns of an item whose unfinished tiles are kept in memory.
+    pub(crate) const fn long_block(self) -> (usize, usize) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => (256, 384),
+            _ => (128, 768),
+        }
+    }
+
     /// Bytes that [`Self::tile`] brings nearer while it runs over `units`.
     pub(crate) const fn bytes_ahead(self, units: usize) -> usize {
         match self {
@@ -131,14 +149,24 @@ impl Microkernel {
         return (self == Self::Bf16Amx).then(|| unsafe { super::super::amx::Tiles::new() });
     }
 
-    /// Computes one tile over `units`, joins it with the `joins` tiles just below `top` (each `MR · NR`
-    /// f32, the newest nearest), and stores the result in place of the lowest of them (`top` itself when
+    /// Units of a right panel that a worker runs all its row panels over before it goes on, so that they stay in L1.
+    /// A multiple of the step; sums do not depend on it.
+    pub(crate) const fn chunk(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => 192,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Computes one tile over `units` (continuing the sums at `top` if it says so), joins it with the `joins` tiles just
+    /// below `top` (each `MR · NR` f32, the newest nearest), and stores the result in place of the lowest of them (`top` itself when
     /// `joins` is 0). Meanwhile brings the
     /// [`Self::bytes_ahead`] at `ahead` nearer (any address is fine).
     ///
     /// # Safety
-    /// `a` points to `left_units(units) · MR` units, `b` to `units · NR`, `top` to one tile with `joins` initialised
-    /// tiles before it; the machine has the kernel's instructions, and this thread holds what [`Self::set_up`] gave.
+    /// `a` points to `left_units(units) · MR` units, `b` to `units · NR`, `top` to one tile (of sums, if they are continued) with `joins` initialised
+    /// tiles before it, [`Self::tile_len`] apart; the machine has the kernel's instructions, and this thread holds what [`Self::set_up`] gave.
     #[inline(always)]
     pub(crate) unsafe fn tile(
         self,
@@ -146,6 +174,7 @@ impl Microkernel {
         a: *const u32,
         b: *const u32,
         top: *mut f32,
+        continued: bool,
         joins: usize,
         ahead: *const u8,
     ) {
@@ -153,14 +182,14 @@ impl Microkernel {
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
-                Self::Bf16Amx => super::amx::tile(units, a, b, top, joins, ahead),
+                Self::Bf16Amx => super::amx::tile(units, a, b, top, continued, joins, ahead),
                 #[cfg(target_arch = "x86_64")]
-                Self::Bf16Avx512 => x86::bf16_avx512(units, a, b, top, joins, ahead),
+                Self::Bf16Avx512 => x86::bf16_avx512(units, a, b, top, continued, joins, ahead),
                 #[cfg(target_arch = "x86_64")]
-                Self::F32Avx512 => x86::f32_avx512(units, a, b, top, joins, ahead),
+                Self::F32Avx512 => x86::f32_avx512(units, a, b, top, continued, joins, ahead),
                 #[cfg(target_arch = "x86_64")]
-                Self::F32Avx2 => x86::f32_avx2(units, a, b, top, joins, ahead),
-                Self::Portable => portable(units, a, b, top, joins),
+                Self::F32Avx2 => x86::f32_avx2(units, a, b, top, continued, joins, ahead),
+                Self::Portable => portable(units, a, b, top, continued, joins),
             }
         }
     }
@@ -168,10 +197,14 @@ impl Microkernel {
 
 /// # Safety
 /// As [`Microkernel::tile`] with MR = 4, NR = 16.
-unsafe fn portable(units: usize, a: *const u32, b: *const u32, top: *mut f32, joins: usize) {
+unsafe fn portable(units: usize, a: *const u32, b: *const u32, top: *mut f32, continued: bool, joins: usize) {
     const MR: usize = 4;
     const NR: usize = 16;
     let mut acc = [[0.0f32; NR]; MR];
+    if continued {
+        // SAFETY: `top` holds sums, by the contract.
+        acc = unsafe { top.cast::<[[f32; NR]; MR]>().read() };
+    }
     for u in 0..units {
         // SAFETY: u < units, see the contract; units are f32 bit patterns here.
         let (left, right) =
@@ -212,11 +245,20 @@ mod x86 {
                 a: *const u32,
                 b: *const u32,
                 top: *mut f32,
+                continued: bool,
                 joins: usize,
                 ahead: *const u8,
             ) {
                 const TILE: usize = $rows * $vectors * $lanes;
                 let mut acc = [[$zero; $vectors]; $rows];
+                if continued {
+                    for i in 0..$rows {
+                        for j in 0..$vectors {
+                            // SAFETY: `top` holds sums, by the contract.
+                            acc[i][j] = unsafe { $load(top.add((i * $vectors + j) * $lanes)) };
+                        }
+                    }
+                }
                 let (mut a, mut b, mut ahead) = (a, b, ahead);
                 for _ in 0..units {
                     _mm_prefetch::<_MM_HINT_T1>(ahead.cast());

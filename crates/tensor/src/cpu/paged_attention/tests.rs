@@ -5,7 +5,8 @@ use crate::philox::Stream;
 use crate::reference::Reference;
 use crate::{AttentionShape, Class, DType, Device, DeviceExt, Mask, Need, PagedAttention, Table, View};
 
-const KERNELS: [Kernel; 5] = [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable];
+const KERNELS: [Kernel; 5] =
+    [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable];
 const BLOCK: usize = 16;
 
 /// Normal values of the view's type; `wide` is a view of as many f32 or more.

@@ -40,19 +40,22 @@ unsafe fn typed<T: Act>(source: &Source, part: Part, to: *mut u32) {
         (_, false) => (covered, whole_units),
         (_, true) => (covered / SIDE * SIDE, whole_units),
     };
-    for first in (0..units).step_by(SIDE) {
-        let step = to.wrapping_add(first * part.width);
-        // SAFETY: rows and units are inside the matrix and the panel.
-        unsafe {
-            if source.inner_rows {
+    // SAFETY: rows and units are inside the matrix and the panel.
+    unsafe {
+        if source.inner_rows {
+            for first in (0..units).step_by(SIDE) {
                 for row in (0..rows).step_by(SIDE) {
-                    square(&matrix, part.first_unit + first, part.first_outer + row, step.add(row * SIDE));
+                    let to = to.add(first * part.width + row * SIDE);
+                    square(&matrix, part.first_unit + first, part.first_outer + row, to);
                 }
-            } else {
-                for row in 0..rows {
-                    let from = (part.first_outer + row) * source.inner + 2 * (part.first_unit + first);
-                    let units = sixteen_units(matrix.pointer.add(from));
-                    _mm512_storeu_si512(step.add(row * SIDE).cast(), units);
+            }
+        } else {
+            // Along the rows, so that each is read in one go.
+            for row in 0..rows {
+                let from = matrix.pointer.add((part.first_outer + row) * source.inner + 2 * part.first_unit);
+                for first in (0..units).step_by(SIDE) {
+                    let step = sixteen_units(from.add(2 * first));
+                    _mm512_storeu_si512(to.add(first * part.width + row * SIDE).cast(), step);
                 }
             }
         }
@@ -104,6 +107,9 @@ unsafe fn square<T: Act>(matrix: &Matrix<T>, unit: usize, outer: usize, to: *mut
         // SAFETY: by the contract.
         unsafe {
             let even = matrix.pointer.add(2 * (unit + i) * stride + outer);
+            // The next panel's lines: too far apart for the hardware to see where this goes.
+            _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(2 * SIDE).cast());
+            _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(2 * SIDE + stride).cast());
             let [low, high] = [even, even.add(stride)].map(|at| {
                 if T::DTYPE == DType::F32 {
                     let sixteen = _mm512_cvtneps_pbh(_mm512_loadu_ps(at.cast()));
