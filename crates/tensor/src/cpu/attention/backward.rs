@@ -66,6 +66,7 @@ pub(super) fn run<T: Act, E: Engine<T>>(cpu: &mut Cpu, engine: E, shape: &Attent
     };
     let group = heads / kv_heads;
     cpu.team.run(shape.batch * kv_heads, &|worker, item| {
+        let _set_up = engine.set_up();
         let (sequence, kv_head) = (item / kv_heads, item % kv_heads);
         // SAFETY: this worker's part.
         let scratch = unsafe { scratch.range(worker * floats..(worker + 1) * floats) };

@@ -15,6 +15,9 @@ pub(super) trait Engine<T: Act>: Copy + Send + Sync {
 
     fn isa(self) -> Isa;
 
+    /// What a worker must hold while it works through an item.
+    fn set_up(self) -> impl Sized {}
+
     /// Left operand `[to.len() / units][units of columns]`: rows from `first` on as they are.
     fn rows(self, from: Matrix<'_, T>, first: usize, to: &mut [Self::Unit]);
     /// Left operand `[columns][KEYS / DEPTH]`: the transposed block of `KEYS` rows from `first` on.

@@ -21,6 +21,8 @@ mod forward;
 mod paired;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod transpose;
 
 use super::Cpu;
@@ -244,6 +246,7 @@ fn forward_with<T: Act, E: engine::Engine<T>>(
     let blocks = seq.div_ceil(QUERIES);
     let cuts = if pairs >= 2 * cpu.threads() { 1 } else { (4 * cpu.threads()).div_ceil(pairs).min(blocks) };
     cpu.team.run(pairs * cuts, &|worker, item| {
+        let _set_up = engine.set_up();
         let (sequence, kv_head) = (item / cuts / kv_heads, item / cuts % kv_heads);
         let queries = crate::shard_range(blocks, cuts, item % cuts);
         // SAFETY: this worker's part.

@@ -1,11 +1,13 @@
-//! Block products of bf16 pairs by AVX-512-BF16: `vdpbf16ps` adds two products to each of 16 f32 sums.
+//! Block products of bf16 pairs by AVX-512-BF16 (`vdpbf16ps` adds two products to each of 16 f32 sums), or on tile
+//! registers where there are any and the blocks have whole tiles.
 //!
 //! A unit is two bf16 that are neighbours in the inner dimension, the earlier one in the low half.
 
+use super::super::amx;
 use super::super::isa::Isa;
 use super::engine::Engine;
 use super::transpose::{SIDE, square};
-use super::{KEYS, Matrix, QUERIES};
+use super::{KEYS, Matrix, QUERIES, tiles};
 use half::bf16;
 use std::arch::x86_64::*;
 
@@ -17,7 +19,7 @@ pub(super) struct Paired {
 
 impl Paired {
     pub(super) fn new(isa: Isa) -> Option<Self> {
-        (isa == Isa::Avx512Bf16).then_some(Self { isa })
+        matches!(isa, Isa::Amx | Isa::Avx512Bf16).then_some(Self { isa })
     }
 }
 
@@ -27,6 +29,11 @@ impl Engine<bf16> for Paired {
 
     fn isa(self) -> Isa {
         self.isa
+    }
+
+    fn set_up(self) -> impl Sized {
+        // SAFETY: the device runs on tile registers only where they are available.
+        (self.isa == Isa::Amx).then(|| unsafe { amx::Tiles::new() })
     }
 
     fn rows(self, from: Matrix<'_, bf16>, first: usize, to: &mut [u32]) {
@@ -92,8 +99,14 @@ impl Engine<bf16> for Paired {
         lanes: usize,
         accumulate: bool,
     ) {
-        // SAFETY: as above.
-        unsafe { product(left, right, out, inner, lanes, accumulate) }
+        // SAFETY: as above; callers hold what `set_up` gave.
+        unsafe {
+            if self.isa == Isa::Amx && tiles::fit(out.len() / lanes, inner, lanes) {
+                tiles::product(left, right, out, inner, lanes, accumulate);
+            } else {
+                product(left, right, out, inner, lanes, accumulate);
+            }
+        }
     }
 }
 
