@@ -22,7 +22,7 @@ mod panels;
 mod segments;
 
 pub(super) use epilogue::{Finish, Store, Tile};
-pub(super) use microkernel::Microkernel;
+pub(super) use microkernel::{MAX_TILE, Microkernel};
 pub(super) use panels::Panels;
 
 use super::Cpu;

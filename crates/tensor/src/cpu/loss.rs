@@ -11,7 +11,7 @@ pub(super) use gradient::gradient;
 pub(super) use join::join;
 
 use super::Cpu;
-use super::gemm::{self, Finish, Microkernel, Panels, Place, Shards, Tile, product};
+use super::gemm::{self, Finish, MAX_TILE, Microkernel, Panels, Place, Shards, Tile, product};
 use super::isa::Isa;
 use super::math::{self, Act};
 use super::memory::SharedMut;
@@ -146,34 +146,59 @@ struct Statistics<'a, T> {
 }
 
 impl<T: Act> Statistics<'_, T> {
-    /// Maximum and sum of exponentials of a row of a tile.
+    /// Maximum and sum of exponentials of every row of a tile. The exponentials of all rows are made in one loop whose
+    /// length the compiler does not know, which is what makes it vectorise them.
     #[inline(always)]
-    fn statistics(&self, row: usize, panel: usize, x: &[f32]) {
-        const LANES: usize = 16;
-        let mut maxima = [f32::NEG_INFINITY; LANES];
-        for chunk in x.chunks(LANES) {
-            for (max, &x) in maxima.iter_mut().zip(chunk) {
-                *max = if x > *max { x } else { *max };
+    fn statistics(&self, tile: &Tile<'_>) {
+        let mut shifted = [0.0f32; MAX_TILE];
+        let mut maxima = [f32::NEG_INFINITY; MAX_ROWS];
+        for (r, max) in maxima.iter_mut().enumerate().take(tile.rows) {
+            let row = &tile.values[r * tile.stride..][..tile.cols];
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            for chunk in row.chunks(LANES) {
+                for (max, &x) in lanes.iter_mut().zip(chunk) {
+                    *max = if x > *max { x } else { *max };
+                }
+            }
+            *max = fold(lanes, |a, b| if a > b { a } else { b });
+            for (shifted, &x) in shifted[r * tile.stride..].iter_mut().zip(row) {
+                *shifted = x - *max;
             }
         }
-        let max = maxima.into_iter().fold(f32::NEG_INFINITY, f32::max);
-        let mut sums = [0.0f32; LANES];
-        let mut chunks = x.chunks_exact(LANES);
-        for chunk in &mut chunks {
-            for (sum, &x) in sums.iter_mut().zip(chunk) {
-                *sum += math::exp(x - max);
+        for x in &mut shifted[..tile.rows * tile.stride] {
+            *x = math::exp(*x);
+        }
+        for (r, &max) in maxima.iter().enumerate().take(tile.rows) {
+            let mut lanes = [0.0f32; LANES];
+            for chunk in shifted[r * tile.stride..][..tile.cols].chunks(LANES) {
+                for (sum, &x) in lanes.iter_mut().zip(chunk) {
+                    *sum += x;
+                }
             }
+            let at = 2 * ((tile.row + r) * self.panels + tile.panel);
+            // SAFETY: every tile is finished once.
+            let pair = unsafe { self.pairs.range(at..at + 2) };
+            // A NaN among the logits is skipped by the maximum but not by the sum.
+            pair.copy_from_slice(&[max, fold(lanes, |a, b| a + b)]);
         }
-        for (sum, &x) in sums.iter_mut().zip(chunks.remainder()) {
-            *sum += math::exp(x - max);
-        }
-        let sum: f32 = sums.into_iter().fold(0.0, |a, b| a + b);
-        let at = 2 * (row * self.panels + panel);
-        // SAFETY: every tile is finished once.
-        let pair = unsafe { self.pairs.range(at..at + 2) };
-        // A NaN among the logits is skipped by the maximum but not by the sum.
-        pair.copy_from_slice(&[max, sum]);
     }
+}
+
+const LANES: usize = 16;
+/// Rows of the tallest tile.
+const MAX_ROWS: usize = 32;
+
+/// Joins lanes by halves.
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = join(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 impl<T: Act> Finish for Statistics<'_, T> {
@@ -194,7 +219,7 @@ impl<T: Act> Finish for Statistics<'_, T> {
                 let slot = unsafe { self.target_logits.range(row..row + 1) };
                 slot[0] = value;
             }
-            self.statistics(row, tile.panel, values);
         }
+        self.statistics(&tile);
     }
 }

@@ -211,7 +211,10 @@ pub(super) fn store<T: Act>(
             for (i, square) in square.chunks_exact(VECTOR).enumerate().take(count - start) {
                 // SAFETY: rows of this block belong to this item; one slice at a time.
                 let row = &mut unsafe { to.row(first + start + i) }[col..col + width];
-                row.iter_mut().zip(square).for_each(|(r, s)| *r = T::from_f32(*s));
+                isa.vectorize(
+                    #[inline(always)]
+                    || math::narrow(isa, &square[..width], row),
+                );
             }
         }
     }

@@ -109,8 +109,9 @@ impl<'a, T: Act, O: Act> Store<'a, T, O> {
                     let at = (tile.row + r) * self.cols + tile.col;
                     // SAFETY: every element of the product is finished once, so nobody else has this range.
                     let pre = unsafe { pre.range(at..at + tile.cols) };
-                    for (x, pre) in tile.values[r * tile.stride..].iter_mut().zip(pre) {
-                        *pre = T::from_f32(*x);
+                    let values = &mut tile.values[r * tile.stride..][..tile.cols];
+                    math::narrow(self.isa, values, pre);
+                    for (x, pre) in values.iter_mut().zip(pre) {
                         *x = pre.to_f32();
                     }
                 }
