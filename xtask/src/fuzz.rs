@@ -74,6 +74,9 @@ pub(crate) fn run_targets(options: &Options) -> Result<()> {
         bail!("no target `{}`; there are {}", options.name.as_deref().unwrap_or_default(), names.join(", "));
     }
     let folder = target().join("fuzz");
+    // The versions that the program itself is built with.
+    let lock = root().join("fuzz/Cargo.lock");
+    fs::copy(root().join("Cargo.lock"), &lock).with_context(|| lock.display().to_string())?;
     let mut build = cargo(&["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target", MACHINE]);
     for target in &chosen {
         build.args(["--bin", target.name]);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! run/  run.toml  plan.json  metrics.jsonl  evaluations.jsonl  skipped.jsonl  tensorboard/  checkpoints/  run.lock
+//!      ended.json, between the orderly end of one process and the start of the next
 //! ```
 
 use crate::TrainError;
@@ -9,6 +10,27 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+
+const ENDED: &str = "ended.json";
+
+#[derive(Serialize, Deserialize)]
+struct Ended {
+    step: u64,
+}
+
+/// The step at which the run in this folder ended in good order (finished, or asked to stop); none while it goes on,
+/// and after a crash.
+pub fn ended(run_directory: &Path) -> Result<Option<u64>, TrainError> {
+    let path = run_directory.join(ENDED);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(TrainError::io("read", path, error)),
+    };
+    let ended: Result<Ended, _> = serde_json::from_str(&text);
+    let ended = ended.map_err(|error| TrainError::Log { path, line: 1, reason: error.to_string() })?;
+    Ok(Some(ended.step))
+}
 
 /// A run directory that belongs to this process until it is dropped.
 #[derive(Debug)]
@@ -36,6 +58,22 @@ impl RunDirectory {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// From now on the run goes on, whatever it said of its end.
+    pub(crate) fn begin(&self) -> Result<(), TrainError> {
+        let path = self.path.join(ENDED);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(TrainError::io("remove", path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says that everything up to this step, the last one for now, is on disk; see [`ended`].
+    pub(crate) fn end(&self, step: u64) -> Result<(), TrainError> {
+        self.write(ENDED, format!("{{\"step\":{step}}}\n").as_bytes())
     }
 
     /// Writes a file whole or not at all.
@@ -133,6 +171,20 @@ mod tests {
         assert!(refused.to_string().contains("in use by another process"), "{refused}");
         drop(first);
         RunDirectory::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_run_has_ended_from_its_orderly_end_to_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::open(folder.path()).unwrap();
+        directory.begin().unwrap();
+        assert_eq!(ended(folder.path()).unwrap(), None);
+        directory.end(7).unwrap();
+        assert_eq!(ended(folder.path()).unwrap(), Some(7));
+        directory.begin().unwrap();
+        assert_eq!(ended(folder.path()).unwrap(), None);
+        fs::write(folder.path().join(ENDED), "{}").unwrap();
+        assert!(ended(folder.path()).unwrap_err().to_string().contains("ended.json"));
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub mod verify;
 pub mod watch;
 
 pub use checkpoint::Resume;
+pub use directory::ended;
 pub use engine::{Batches, Engine, StepSums};
 pub use error::TrainError;
 pub use exact_sum::ExactSum;

@@ -92,7 +92,7 @@ pub struct Trainer {
     started: Started,
     path: PathBuf,
     // Last: the lock outlives the save that is finished when the run is dropped.
-    _directory: Option<RunDirectory>,
+    directory: Option<RunDirectory>,
 }
 
 impl Trainer {
@@ -125,6 +125,7 @@ impl Trainer {
         let progress = state.map_or_else(Progress::default, |state| state.progress);
         let mut metrics = None;
         if let Some(directory) = &directory {
+            directory.begin()?;
             clean(directory.path())?;
             directory.write("run.toml", run.to_toml().as_bytes())?;
             directory.write("plan.json", &plan_json)?;
@@ -179,7 +180,7 @@ impl Trainer {
             held_out,
             run,
             path: path.to_owned(),
-            _directory: directory,
+            directory,
         })
     }
 
@@ -241,6 +242,9 @@ impl Trainer {
         }
         if let Some(saved) = self.settle()? {
             observer.checkpoint(&saved);
+        }
+        if let Some(directory) = &self.directory {
+            directory.end(self.progress.step)?;
         }
         observer.stopped(&outcome);
         Ok(outcome)

@@ -45,6 +45,18 @@ pub(crate) fn device(arguments: DeviceArguments) -> Result<Box<dyn Device>, Fail
     }
 }
 
+/// Whose roundings a device of these arguments would have on this machine: results are the same bits on all machines
+/// of which this says the same. Where the machine has no such kernel, that is what it says.
+pub(crate) fn arithmetic(arguments: DeviceArguments) -> String {
+    match arguments.device {
+        DeviceKind::Cpu => match Cpu::new(1, kernel(arguments.kernel)) {
+            Ok(cpu) => format!("{:?}", cpu.kernel()),
+            Err(error) => format!("none ({error})"),
+        },
+        DeviceKind::Reference => "the reference's".to_owned(),
+    }
+}
+
 /// The CPU device itself, where its peak is asked for.
 pub(crate) fn cpu(arguments: DeviceArguments) -> Result<Cpu, Failure> {
     Cpu::new(arguments.threads, kernel(arguments.kernel)).map_err(|error| {

@@ -1,14 +1,19 @@
 //! This process as one rank of a launch: who started it, its end of the world of processes, and which rank says what
 //! when something fails: what all ranks know is told by the first, what one has found by that one.
 
+use crate::arguments::DeviceArguments;
 use crate::failure::{Failure, with_causes};
+use crate::machine;
 use std::time::Duration;
 use triax_comm::launch::{self, Launch};
 use triax_comm::{Cause, Collective, CommError, Options, verify_same};
+use triax_spec::run::Kernel;
 use triax_train::TrainError;
 
 /// How long other ranks hold back what the first may be saying too; launchers end them meanwhile.
 const COURTESY: Duration = Duration::from_secs(3);
+/// What ranks compare their arithmetic by.
+const KERNEL: &str = "kernel";
 
 /// The launch of more than one process that this one belongs to.
 pub(crate) fn launched() -> Result<Option<Launch>, Failure> {
@@ -28,15 +33,17 @@ pub(crate) fn before_meeting<T>(launch: &Launch, outcome: Result<T, Failure>) ->
 }
 
 /// This process's end of its world, after all ranks have found that they were started alike: with the same program
-/// and the same `facts`.
+/// and the same `facts`, on machines that compute what `device` asks for by the same kernel.
 pub(crate) fn meet(
     launch: &Launch,
     options: Options,
+    device: DeviceArguments,
     facts: &[(&str, &str)],
 ) -> Result<Box<dyn Collective>, Failure> {
     let program = before_meeting(launch, program())?;
     let mut collective = before_meeting(launch, end_of_world(launch, options))?;
-    let hashes: Vec<(&str, String)> = std::iter::once(("program", program))
+    let hashes: Vec<(&str, String)> = [("program", program), (KERNEL, machine::arithmetic(device))]
+        .into_iter()
         .chain(
             facts.iter().map(|(name, text)| (*name, blake3::hash(text.as_bytes()).to_hex()[..16].to_owned())),
         )
@@ -95,7 +102,17 @@ fn end_of_world(launch: &Launch, _: Options) -> Result<Box<dyn Collective>, Fail
 /// What rank `rank` has to say about the world's end: nothing, where another rank or the announcement said it.
 fn broken(rank: usize, error: &CommError) -> Failure {
     match error.cause() {
-        Cause::Different { .. } if rank == 0 => Failure::usage(error.to_string()),
+        Cause::Different { differences } if rank == 0 => {
+            let failure = Failure::usage(error.to_string());
+            if differences.iter().any(|difference| difference.starts_with(KERNEL)) {
+                return failure.help(format!(
+                    "with \"auto\" each machine takes the best kernel it has, and kernels round differently; name one \
+                     that all of them have: --set device.kernel={} (bench train: --kernel)",
+                    Kernel::NAMES.iter().filter(|name| **name != "auto").copied().collect::<Vec<_>>().join("|")
+                ));
+            }
+            failure
+        }
         Cause::Different { .. } => Failure::told(2),
         _ => Failure::told(1),
     }

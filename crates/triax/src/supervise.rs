@@ -149,7 +149,11 @@ fn command(arguments: &Train, layout: &Layout, again: bool) -> Result<Command, F
         None => Command::new(program),
         Some(launch) => {
             let ranks = layout.world().to_string();
-            let mut words = launch.split_whitespace().map(|word| word.replace(RANKS, &ranks));
+            let words = shlex::split(launch).ok_or_else(|| {
+                Failure::usage(format!("--launch {launch}: a quote is opened there and never closed"))
+                    .help("words are split as a shell does: a path with blanks stands in quotes")
+            })?;
+            let mut words = words.into_iter().map(|word| word.replace(RANKS, &ranks));
             let mut command = Command::new(words.next().unwrap_or_default());
             command.args(words).arg(program);
             command
@@ -329,7 +333,7 @@ mod tests {
             "--max-restarts",
             "2",
             "--launch",
-            "mpirun -n {ranks} --bind-to none",
+            "'/opt/my mpi/mpirun' -n {ranks} --hostfile \"my hosts\"",
             "--json",
         ];
         let crate::arguments::Command::Train(given) = crate::arguments::Arguments::parse_from(words).command
@@ -345,7 +349,7 @@ mod tests {
         let (program, first) = words(false);
         assert_eq!(
             (program.as_str(), &first[..4]),
-            ("mpirun", &["-n", "2", "--bind-to", "none"].map(String::from)[..])
+            ("/opt/my mpi/mpirun", &["-n", "2", "--hostfile", "my hosts"].map(String::from)[..])
         );
         let child = first[4..].iter().map(String::as_str);
         let crate::arguments::Command::Train(child) = crate::arguments::Arguments::parse_from(child).command
@@ -361,6 +365,18 @@ mod tests {
         assert_eq!(child.resume, arguments::Resume::Never);
         let (_, again) = words(true);
         assert!(again.windows(2).any(|pair| pair == ["--resume", "if-present"]), "{again:?}");
+    }
+
+    #[test]
+    fn a_launcher_with_an_open_quote_is_refused() {
+        let words = ["triax", "train", "run.toml", "--launch", "'mpirun -n {ranks}"];
+        let crate::arguments::Command::Train(given) = crate::arguments::Arguments::parse_from(words).command
+        else {
+            panic!("it is the command train")
+        };
+        let layout = Layout::new(&run("data = 2\n"), 0).unwrap();
+        let failure = command(&given, &layout, false).unwrap_err();
+        assert!(failure.to_string().contains("never closed"), "{failure}");
     }
 
     #[test]

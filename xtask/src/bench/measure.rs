@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::table::{Corpus, Figure, PYTORCH, Sides, Workload};
-use super::{Found, Measured, Options, prepare};
+use super::{Found, Measured, Options, prepare, save};
 use crate::command::{self, cargo, output, program, show, target};
 use crate::python;
 
@@ -70,6 +70,7 @@ pub(super) fn run(workload: &Workload, options: &Options) -> Result<Measured> {
         Sides::Demo => demo(workload, options),
         Sides::Layout { ours, other, peer } => layout(workload, [ours, other], peer, options),
         Sides::Corpus(step) => corpus(workload, step, options),
+        Sides::Save => save::run(workload, options),
     }
 }
 
@@ -448,7 +449,7 @@ impl Runner {
 }
 
 /// Builds our binary as users do and returns a command for it.
-fn triax() -> Result<Command> {
+pub(super) fn triax() -> Result<Command> {
     command::run(&mut cargo(&["build", "--release", "--locked", "--quiet"]))?;
     let binary: PathBuf = target().join("release/triax");
     Ok(program(&binary.to_string_lossy(), &[]))
@@ -464,7 +465,7 @@ fn one(command: &mut Command) -> Result<Value> {
 }
 
 /// Runs a command that prints one JSON object a line.
-fn objects(command: &mut Command) -> Result<Vec<Value>> {
+pub(super) fn objects(command: &mut Command) -> Result<Vec<Value>> {
     println!("+ {}", show(command));
     let printed = output(command)?;
     printed
@@ -476,7 +477,7 @@ fn objects(command: &mut Command) -> Result<Vec<Value>> {
         .collect()
 }
 
-fn alone(figure: &Figure, value: f64) -> Found {
+pub(super) fn alone(figure: &Figure, value: f64) -> Found {
     Found { name: figure.name.clone(), value, opponent: String::new(), opponent_value: None }
 }
 
@@ -490,12 +491,12 @@ fn name(turn: &Value) -> String {
     format!("{} {version} {}", word(&turn["peer"]), word(&turn["variant"]))
 }
 
-fn number(turn: &Value, field: &str) -> Result<f64> {
+pub(super) fn number(turn: &Value, field: &str) -> Result<f64> {
     turn[field].as_f64().with_context(|| format!("no number `{field}` in {turn}"))
 }
 
 /// The lower of the middle two when their count is even.
-fn median(turns: &[Value], field: &str) -> Result<f64> {
+pub(super) fn median(turns: &[Value], field: &str) -> Result<f64> {
     let mut values = turns.iter().map(|turn| number(turn, field)).collect::<Result<Vec<_>>>()?;
     values.sort_by(f64::total_cmp);
     let middle = values.len().checked_sub(1).with_context(|| format!("nothing measured `{field}`"))? / 2;
@@ -504,7 +505,7 @@ fn median(turns: &[Value], field: &str) -> Result<f64> {
 
 /// The command as a reader would repeat it: of paths outside the workspace and the target folder only the last
 /// part, since what comes before belongs to one machine.
-fn typed(command: &Command) -> String {
+pub(super) fn typed(command: &Command) -> String {
     let inside = [(target(), "target"), (command::root().to_owned(), "")];
     let word = |word: &OsStr| {
         let path = Path::new(word);

@@ -5,6 +5,7 @@
 mod measure;
 mod prepare;
 mod record;
+mod save;
 mod summary;
 mod table;
 

@@ -110,6 +110,8 @@ pub(super) enum Sides {
     /// `triax bench train` in a layout or mode, against the same in another; and against PyTorch's own parallelism on two
     /// processes over gloo, where `peer` names an axis.
     Layout { ours: &'static [&'static str], other: &'static [&'static str], peer: &'static [&'static str] },
+    /// How long a save stops `triax train` of GPT-2 124M, batch 4 × 256.
+    Save,
     /// Steps over many documents, against a program of bench/peers, on one made-up corpus.
     Corpus(Corpus),
 }
@@ -305,6 +307,19 @@ pub(super) fn workloads() -> Vec<Workload> {
                 Better::Higher,
                 0.9,
                 0.97,
+            )],
+        },
+        Workload {
+            name: "save-gpt2-124m",
+            sides: Sides::Save,
+            figures: vec![figure(
+                "save-gpt2-124m.share",
+                Topic::Layouts,
+                "of a step, saving every 50",
+                "share",
+                Better::Lower,
+                0.05,
+                0.01,
             )],
         },
         Workload {

@@ -5,7 +5,7 @@ use super::exchange::{self, After, Direction, Place, Round, SEGMENT};
 use super::neighbours::Neighbours;
 use super::port::{Buffer, MpiError, Port, Request};
 use super::wire::{Control, Garbled};
-use super::{Announce, Command, Operation as Begun, Shared};
+use super::{Announce, Command, Operation as Begun, STAGGER, Shared};
 use crate::error::State;
 use crate::{Call, Cause, CommError, Last, Operation, sums};
 use std::collections::{HashMap, VecDeque};
@@ -74,6 +74,7 @@ struct Announced {
 struct Active {
     id: u64,
     begun: Begun,
+    at: Instant,
     key: u64,
     /// First tag of each member toward me, once heard; mine toward each.
     tags_in: Vec<Option<i32>>,
@@ -318,6 +319,7 @@ impl Progress {
             waiting: rounds.into(),
             running: VecDeque::new(),
             first: 0,
+            at: Instant::now(),
             begun: operation,
         };
         active.gathered[index].clone_from(&active.begun.operands.bytes);
@@ -379,11 +381,15 @@ impl Progress {
     fn advance(&mut self, index: usize) -> Result<bool, Trouble> {
         let active = &mut self.active[index];
         let mut moved = active.listen(&mut self.heard, self.port.rank)?;
+        // All members hear that one left, and one after the other concludes what that means, so that one of them tells
+        // the rest.
+        let (waited, patience) = (active.at.elapsed(), STAGGER * self.port.rank.min(100) as u32);
         let gone: Vec<Last> = active
             .unheard
             .iter()
             .map(|member| active.begun.ranks[*member])
             .filter_map(|rank| Some(Last { rank, state: State::Left, since: self.left[rank]?.elapsed() }))
+            .filter(|last| waited.min(last.since) >= patience)
             .collect();
         if !gone.is_empty() {
             let call = (*active.begun.call).clone();

@@ -369,6 +369,19 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_fuzz_corpus_is_replayed() {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/gguf");
+        let (mut seen, mut read) = (0, 0);
+        for entry in std::fs::read_dir(corpus).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            fuzz_gguf(&bytes);
+            read += usize::from(head(&bytes, bytes.len() as u64).is_ok());
+            seen += 1;
+        }
+        assert!(seen >= 6 && read >= 3, "{read} of {seen} files are whole");
+    }
+
+    #[test]
     fn damaged_bytes_never_panic() {
         let bytes = small();
         for at in 0..bytes.len() {

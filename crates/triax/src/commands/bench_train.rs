@@ -109,7 +109,8 @@ pub(crate) fn run(arguments: &BenchTrain) -> Result<(), Failure> {
     };
     if let Some(launch) = &launch {
         let asked = format!("{arguments:?}");
-        let collective = processes::meet(launch, options_of(&run), &[("arguments", &asked)])?;
+        let collective =
+            processes::meet(launch, options_of(&run), arguments_of_a_rank, &[("arguments", &asked)])?;
         if first {
             eprintln!("{launch}; {}", collective.describe());
         }

@@ -5,7 +5,8 @@
 //! run/checkpoints/step-00000400 ─▶ out/step-00000400/results.json, items-….jsonl
 //!                 step-00000800 ─▶ out/step-00000800/…             out/during.jsonl: one line for each step and task
 //! ```
-//! It ends with the checkpoint at `train.stop`, or on Ctrl-C; started again, it goes on with what is not judged yet.
+//! It ends with the run, at `train.stop` or where that was asked to stop, or on Ctrl-C; not with a crash, which a restart may
+//! follow. Started again, it goes on with what is not judged yet.
 
 use super::eval::judge;
 use crate::arguments::Eval;
@@ -36,8 +37,10 @@ pub(super) fn follow(arguments: &Eval, tasks: &[Task], settings: &Settings) -> R
     let out = arguments.out.clone();
     let stop = interrupt::flag()?;
     loop {
+        // First, since all checkpoints are there when a run says that it has ended.
+        let ended = triax_train::ended(folder).map_err(|error| Failure::run(with_causes(&error)))?;
         let found = checkpoint::list(folder).context(|| format!("cannot look into {}", folder.display()))?;
-        let mut finished = false;
+        let mut finished = ended.is_some();
         for (step, path) in &found {
             if stop.load(Ordering::Relaxed) {
                 return Ok(());
@@ -48,8 +51,9 @@ pub(super) fn follow(arguments: &Eval, tasks: &[Task], settings: &Settings) -> R
                 Err(_) if !path.exists() => continue,
                 Err(error) => return Err(Failure::run(with_causes(&error))),
             };
-            let last = run.train.stop.reached(&checkpoint.manifest().state.progress);
-            finished |= last;
+            let at_stop = run.train.stop.reached(&checkpoint.manifest().state.progress);
+            finished |= at_stop;
+            let last = at_stop || ended == Some(*step);
             arguments.out = out.join(format!("step-{step:08}"));
             let due = last || step.is_multiple_of(every);
             if !due || arguments.out.join("results.json").is_file() {

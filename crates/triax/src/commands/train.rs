@@ -90,13 +90,14 @@ fn as_process(arguments: &Train, launch: &Launch) -> Result<(), Failure> {
     }
     let text = run.to_toml();
     let place = folder.to_string_lossy();
-    let collective =
-        processes::meet(launch, options_of(&run), &[("run file", &text), ("run folder", &place)])?;
+    let selected = machine::selected(&run);
+    let facts = [("run file", text.as_str()), ("run folder", &*place)];
+    let collective = processes::meet(launch, options_of(&run), selected, &facts)?;
     let layout = Layout::new(&run, launch.world).map_err(|error| processes::usage(rank, &error.into()))?;
     let ranks_here = launch.local_world.unwrap_or(launch.world);
     let threads = machine::threads_of_a_rank(run.device.threads, ranks_here);
-    let device = machine::device(DeviceArguments { threads, ..machine::selected(&run) })
-        .map_err(|failure| failure.of_rank(rank))?;
+    let device =
+        machine::device(DeviceArguments { threads, ..selected }).map_err(|failure| failure.of_rank(rank))?;
     let plan =
         Plan::of_rank(&run, &layout, rank, &*device).map_err(|error| processes::usage(rank, &error))?;
     if rank == 0 {
@@ -301,7 +302,14 @@ impl Observer for Shown {
     }
 
     fn checkpoint(&mut self, saved: &Saved) {
-        self.emit(&json!({"event": "checkpoint", "step": saved.step, "folder": saved.folder}));
+        self.emit(&json!({
+            "event": "checkpoint",
+            "step": saved.step,
+            "folder": saved.folder,
+            "bytes": saved.bytes,
+            "stopped_s": saved.stopped.as_secs_f64(),
+            "written_s": saved.written.as_secs_f64(),
+        }));
     }
 
     fn evaluation(&mut self, evaluation: &Evaluation) {

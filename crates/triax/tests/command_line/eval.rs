@@ -3,7 +3,9 @@
 use super::{errors, lines, road, run, succeed, triax};
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::Stdio;
 
 const RUN_FILE: &str = r#"
 [model]
@@ -122,6 +124,28 @@ fn a_run_is_judged_while_it_trains_and_its_end_as_a_finished_network_is() {
     // Nothing is judged twice.
     succeed(folder, &[&evaluation("boolq,tnews", "out")[..], &follow].concat());
     assert_eq!(fs::read_to_string(folder.join("out/during.jsonl")).unwrap().lines().count(), 4);
+    // A run that was asked to stop has ended too, at a step that is no multiple of anything.
+    let endless = ["--set", "train.stop=\"1000000 steps\"", "--out", "stopped", "--json"];
+    let mut training =
+        triax(folder).args(["train", "run.toml"]).args(endless).stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(training.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("\"step\":7,") {
+        line.clear();
+        assert!(told.read_line(&mut line).unwrap() > 0, "the run ended by itself");
+    }
+    let asked = std::process::Command::new("kill").arg(training.id().to_string()).status().unwrap();
+    told.read_to_end(&mut Vec::new()).unwrap();
+    assert!(asked.success() && training.wait().unwrap().success());
+    let stopped: Vec<String> =
+        evaluation("boolq", "after").iter().map(|word| word.replace("runs/run", "stopped")).collect();
+    let stopped: Vec<&str> = stopped.iter().map(String::as_str).collect();
+    succeed(folder, &[&stopped[..], &["--during", "--every", "1000000"]].concat());
+    let notes = fs::read_to_string(folder.join("after/during.jsonl")).unwrap();
+    let end = fs::read_to_string(folder.join("stopped/ended.json")).unwrap();
+    let (note, end): (Value, Value) =
+        (serde_json::from_str(&notes).unwrap(), serde_json::from_str(&end).unwrap());
+    assert_eq!(note["step"], end["step"]);
     let refused = run(folder, &["eval", "--model", "tokens", "--during", "--tasks", "boolq"]);
     assert!(errors(&refused).contains("no run.toml"), "{}", errors(&refused));
 }

@@ -7,6 +7,8 @@ mod eval;
 mod gguf;
 mod launching;
 mod layouts;
+#[path = "../logs/mod.rs"]
+mod logs;
 mod misuse;
 mod restarts;
 mod road;

@@ -1,6 +1,7 @@
 //! `--max-restarts`: runs whose process is killed go on from their last good checkpoint, on as many ranks as still come,
 //! and end with the bits of a run that nothing happened to.
 
+use super::logs::log;
 use super::{errors, lines, succeed, triax};
 use serde_json::Value;
 use std::fs;
@@ -21,16 +22,6 @@ fn prepare(folder: &Path) -> Vec<Value> {
     fs::write(folder.join("run.toml"), RUN_FILE).unwrap();
     succeed(folder, &["train", "run.toml", "--out", "whole"]);
     log(&folder.join("whole"))
-}
-
-/// What every step computed, without the times.
-fn log(run: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let step = |line: &str| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        serde_json::json!([line["step"], line["samples"], line["loss"], line["grad_norm"]])
-    };
-    text.lines().map(step).collect()
 }
 
 /// A run of the supervisor, whose processes are killed at the steps given (once each has been reached).

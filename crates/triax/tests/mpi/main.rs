@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod hosts;
+mod kernels;
+#[path = "../logs/mod.rs"]
+mod logs;
 
+use logs::log;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -80,16 +84,6 @@ fn prepare(folder: &Path, layout: &str, steps: usize) {
          [layout]\n{layout}\n[numerics]\ndata_groups = 2\n[checkpoint]\nevery = \"5 steps\"\n"
     );
     fs::write(folder.join("run.toml"), run).unwrap();
-}
-
-/// What every step computed, without the times.
-fn log(run: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let step = |line: &str| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        serde_json::json!([line["step"], line["samples"], line["loss"], line["grad_norm"]])
-    };
-    text.lines().map(step).collect()
 }
 
 /// The last checkpoint's manifest: position, statistics, and the hash of every slice of every tensor.

@@ -193,22 +193,12 @@ fn real_archives_are_read_whole_and_damaged_ones_without_an_error() {
     }
 }
 
-/// Every corpus entry, whole, cut and with bytes changed: never a panic, memory bounded.
+/// Cut, and with bytes changed: never a panic, memory bounded.
 #[test]
-fn the_replayed_corpus_never_panics() {
+fn damaged_archives_never_panic() {
     let members: Vec<u8> = (0..3).flat_map(|number| gzip(&page(number))).collect();
     let plain = [page(0), page(1)].concat();
-    let mut corpus: Vec<Vec<u8>> = vec![
-        Vec::new(),
-        b"WARC/1.0".to_vec(),
-        b"WARC/1.0\r\nContent-Length: 18446744073709551615\r\n\r\n".to_vec(),
-        b"\x1f\x8b\x08".to_vec(),
-        b"\x1f\x8b\x08".repeat(500),
-        b"\x28\xb5\x2f\xfd".repeat(500),
-        b"\nWARC/1.0\r\n".repeat(500),
-        b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\nContent-Length: 3\r\n\r\nHTTP/1.1 200 OK\r\nA: b\r\n\r\n"
-            .to_vec(),
-    ];
+    let mut corpus = Vec::new();
     for base in [members, plain] {
         for seed in 0..200usize {
             let mut changed = base.clone();
