@@ -191,7 +191,7 @@ impl Product<'_> {
         if !fits || !matches!(self.isa, Isa::Avx512 | Isa::Avx512Bf16) || !amx::is_there() {
             return 0;
         }
-        let tiles = amx::Tiles::new();
+        let mut tiles = amx::Tiles::new();
         let values = values.0.first_chunk_mut().expect("a tile of sixteen rows and one panel is no larger");
         let done = self.rows / amx::ROWS * amx::ROWS;
         for row in (0..done).step_by(amx::ROWS) {

@@ -87,8 +87,8 @@ static SHAPES: Shapes = {
     shapes
 };
 
-/// The tiles of this thread, ready for products until it is dropped.
-pub(super) struct Tiles(());
+/// The tiles of this thread, ready for products until it is dropped, and the sums that they are stored to.
+pub(super) struct Tiles([Sums; 2]);
 
 impl Tiles {
     /// # Panics
@@ -97,7 +97,7 @@ impl Tiles {
         assert!(is_there(), "this machine has no tiles of bytes");
         // SAFETY: the instruction is there, and the shapes are within the palette's bounds.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
-        Self(())
+        Self([const { Sums([0; TOGETHER * CELLS]) }; 2])
     }
 
     /// `values[16][16]` of the rows from `first` on and one panel of 8-bit codes, whose coding has one scale a group.
@@ -105,7 +105,7 @@ impl Tiles {
     /// # Panics
     /// When the coding has two scales a group or 4-bit codes, or rows are missing.
     pub(super) fn product(
-        &self,
+        &mut self,
         form: Form,
         weights: &Weights<'_>,
         rounded: &Activations<'_>,
@@ -119,10 +119,18 @@ impl Tiles {
         // codes and numbers of every group.
         unsafe {
             match (form.halves, form.minima) {
-                (true, true) => panel_of::<true, true>(form.zero, weights, rounded, first, panel, values),
-                (true, false) => panel_of::<true, false>(form.zero, weights, rounded, first, panel, values),
-                (false, true) => panel_of::<false, true>(form.zero, weights, rounded, first, panel, values),
-                (false, false) => panel_of::<false, false>(form.zero, weights, rounded, first, panel, values),
+                (true, true) => {
+                    panel_of::<true, true>(form.zero, weights, rounded, (first, panel), &mut self.0, values)
+                }
+                (true, false) => {
+                    panel_of::<true, false>(form.zero, weights, rounded, (first, panel), &mut self.0, values)
+                }
+                (false, true) => {
+                    panel_of::<false, true>(form.zero, weights, rounded, (first, panel), &mut self.0, values)
+                }
+                (false, false) => {
+                    panel_of::<false, false>(form.zero, weights, rounded, (first, panel), &mut self.0, values)
+                }
             }
         }
     }
@@ -146,13 +154,12 @@ unsafe fn panel_of<const HALVES: bool, const MINIMA: bool>(
     zero: i32,
     weights: &Weights<'_>,
     rounded: &Activations<'_>,
-    first: usize,
-    panel: usize,
+    (first, panel): (usize, usize),
+    sums: &mut [Sums; 2],
     values: &mut [f32; CELLS],
 ) {
     let form = Form { nibbles: false, halves: HALVES, parts: 1, minima: MINIMA, zero };
     let groups = rounded.groups;
-    let mut sums = [const { Sums([0; TOGETHER * CELLS]) }; 2];
     let mut totals = [_mm512_setzero_ps(); ROWS];
     let (scales, x_sums) = (&rounded.scales[first * groups..], &rounded.sums[first * groups..]);
     let counts = &rounded.counts[first * groups..];
