@@ -113,12 +113,23 @@ fn judge(imported: &Imported, text: &Text) -> (String, Vec<String>) {
         (off, largest)
     });
     let row = |logits: &[f32], row: usize| -> Vec<f32> { logits[row * vocab..][..vocab].to_vec() };
-    let mut nats = 0.0f64;
+    let (mut nats, mut nats_allowed) = (0.0f64, 0.0f64);
+    for place in 0..rows {
+        let chosen = likeliest(&row(&text.theirs, place));
+        let behind = |logits: &[f32]| log_probability(&row(logits, place), chosen);
+        nats = nats.max((behind(&ours) - behind(&text.theirs)).abs());
+        for random in &random {
+            // Either side may be that far from the exact one.
+            nats_allowed = nats_allowed.max(2.0 * (behind(random) - behind(&exact)).abs());
+        }
+    }
+    if nats > nats_allowed {
+        wrong.push(format!("a log-probability differs by {nats:.4}, allowed {nats_allowed:.4}"));
+    }
     let mut parts = String::from("same greedy text");
     for place in 0..rows {
         let (a, b) = (row(&ours, place), row(&text.theirs, place));
         let chosen = likeliest(&b);
-        nats = nats.max((log_probability(&a, chosen) - log_probability(&b, chosen)).abs());
         let mine = likeliest(&a);
         if mine != chosen {
             let exact = row(&exact, place);
@@ -135,7 +146,7 @@ fn judge(imported: &Imported, text: &Text) -> (String, Vec<String>) {
     }
     let line = format!(
         "{:?}, {rows} rows: off the exact logits by {:.4} (largest {:.3}), llama.cpp by {:.4} ({:.3}), allowed {:.4} \
-         ({:.3}); each other {:.4}; log-probabilities within {nats:.4}; {parts}",
+         ({:.3}); each other {:.4}; log-probabilities within {nats:.4}, allowed {nats_allowed:.4}; {parts}",
         text.prompt,
         far[0].0,
         far[0].1,

@@ -18,6 +18,8 @@ mod layout;
 mod plain;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
+#[cfg(target_arch = "x86_64")]
+mod wide_rounding;
 
 use super::Cpu;
 use super::gemm::{self, Finish, Store, Tile};
@@ -98,7 +100,7 @@ fn typed<T: Act, O: Act>(cpu: &mut Cpu, gemm: &Gemm, matrix: Quantised) {
         for row in rows {
             isa.vectorize(
                 #[inline(always)]
-                || rounded.round(row, &x[row * inner..(row + 1) * inner]),
+                || rounded.round(isa, row, &x[row * inner..(row + 1) * inner]),
             );
         }
     });
