@@ -21,6 +21,7 @@ import pathlib
 import sys
 import tempfile
 import time
+import urllib.request
 
 import lm_eval
 import lm_eval.tasks
@@ -163,12 +164,18 @@ def by_torch(options, manager, config, limit):
     return {"torch_accuracy": round(table["acc,none"], 9), "torch_seconds": seconds, "torch_dtype": options.dtype}
 
 
+def served(url):
+    """What requests to the server call its model."""
+    with urllib.request.urlopen(f"{url}/v1/models") as answer:
+        return json.load(answer)["data"][0]["id"]
+
+
 def scores(options, manager, config, name, ours):
     import lm_eval.models.openai_completions
 
     model = lm_eval.models.openai_completions.LocalCompletionsAPI(
         base_url=f"{options.url}/v1/completions",
-        model="triax",
+        model=served(options.url),
         tokenizer_backend="remote",
         max_length=options.max_length,
         num_concurrent=options.concurrent,
