@@ -2,6 +2,7 @@
 
     python golden/smollm2.py --triax target/release/triax                # compares, fails when they part
     python golden/smollm2.py --write > crates/triax/tests/golden/smollm2.jsonl
+    python golden/smollm2.py --logits FOLDER                             # what `cargo xtask smollm2` compares
 
 Needs the packages of bench/peers/llama-requirements.txt. Compared: the number of ids of ten prompts, 64 greedy tokens
 behind each, and their log-probabilities. Where the texts part, llama.cpp's two best tokens there must be closer than
@@ -35,6 +36,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--triax", type=pathlib.Path)
 parser.add_argument("--model", help="another GGUF file")
 parser.add_argument("--write", action="store_true")
+parser.add_argument("--logits", type=pathlib.Path, help="write ids, greedy tokens and all logits into this folder")
 parser.add_argument("--arguments", nargs="*", default=[], help="more for triax")
 options = parser.parse_args()
 
@@ -48,12 +50,26 @@ def path():
 
 silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
 llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+
+
+def plain_blocks(defaults=llama_cpp.llama_cpp.llama_model_default_params):
+    """Without the other forms that llama.cpp may give weights: built by GCC 12, its tiles (AMX) end the process."""
+    parameters = defaults()
+    parameters.use_extra_bufts = False
+    return parameters
+
+
+llama_cpp.llama_cpp.llama_model_default_params = plain_blocks
 llama = llama_cpp.Llama(path(), n_ctx=512, n_threads=1, n_threads_batch=1, logits_all=False, verbose=False)
 
 
+def logits():
+    row = llama_cpp.llama_get_logits_ith(llama._ctx.ctx, -1)
+    return numpy.ctypeslib.as_array(row, (llama.n_vocab(),)).copy()
+
+
 def log_probabilities():
-    logits = llama_cpp.llama_get_logits_ith(llama._ctx.ctx, -1)
-    row = numpy.ctypeslib.as_array(logits, (llama.n_vocab(),)).astype(numpy.float64)
+    row = logits().astype(numpy.float64)
     return row - row.max() - numpy.log(numpy.exp(row - row.max()).sum())
 
 
@@ -91,6 +107,23 @@ def ours(prompt):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
+
+if options.logits:
+    options.logits.mkdir(parents=True, exist_ok=True)
+    texts = []
+    for number, prompt in enumerate(PROMPTS):
+        ids = llama.tokenize(prompt.encode(), add_bos=False)
+        llama.reset()
+        llama.eval(ids)
+        rows = [logits()]
+        while len(rows) < TOKENS and int(rows[-1].argmax()) != llama.token_eos():
+            llama.eval([int(rows[-1].argmax())])
+            rows.append(logits())
+        numpy.stack(rows).astype("<f4").tofile(options.logits / f"logits-{number}.f32")
+        texts.append({"prompt": prompt, "ids": ids, "greedy": [int(row.argmax()) for row in rows]})
+    (options.logits / "texts.json").write_text(json.dumps(texts), "utf-8")
+    (options.logits / "model").write_text(path(), "utf-8")
+    raise SystemExit
 
 if options.write:
     for prompt in PROMPTS[:3]:

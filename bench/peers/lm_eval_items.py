@@ -7,16 +7,21 @@ Needs `lm_eval[api]` (see requirements-eval.txt). Its own task configurations ar
     … --url http://127.0.0.1:PORT
         also scores them through its model `local-completions` against a running `triax serve`, with the server's
         own tokenizer, and compares accuracies and log-probabilities
+    … --gguf FILE [--dtype bfloat16]
+        also scores them by its model `hf` on the weights of a GGUF file, for the time that takes and the accuracy
+        (PyTorch and transformers beside the requirements)
 
 Prints one JSON object a task.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import sys
 import tempfile
 import time
+import urllib.request
 
 import lm_eval
 import lm_eval.tasks
@@ -93,6 +98,9 @@ def main():
     parser.add_argument("--url")
     parser.add_argument("--max-length", type=int, default=2048)
     parser.add_argument("--concurrent", type=int, default=1)
+    parser.add_argument("--gguf", type=pathlib.Path)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--batch", type=int, default=16)
     options = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="lm-eval-items-"))
     failed = False
@@ -110,29 +118,70 @@ def main():
         if options.url:
             report |= scores(options, manager, config, name, ours)
             failed |= report["accuracy"] != report["their_accuracy"] or report["largest_difference"] > 1e-4
+        if options.gguf:
+            report |= by_torch(options, manager, config, len(ours))
         print(json.dumps(report), flush=True)
     sys.exit(1 if failed else 0)
 
 
-def scores(options, manager, config, name, ours):
+def evaluate(model, manager, config, limit, batch):
+    """Results, and the seconds they took; a model that is already made is not counted."""
     begin = time.monotonic()
     results = lm_eval.simple_evaluate(
-        model="local-completions",
-        model_args={
-            "base_url": f"{options.url}/v1/completions",
-            "model": "triax",
-            "tokenizer_backend": "remote",
-            "max_length": options.max_length,
-            "num_concurrent": options.concurrent,
-        },
+        model=model,
         tasks=[config],
         task_manager=manager,
-        limit=len(ours),
-        batch_size=16,
+        limit=limit,
+        batch_size=batch,
         log_samples=True,
         bootstrap_iters=0,
     )
-    seconds = time.monotonic() - begin
+    return results, time.monotonic() - begin
+
+
+@functools.cache
+def torch_model(file, dtype, batch):
+    """Taken apart into numbers first: products of numbers are faster than those of blocks there."""
+    import lm_eval.models.huggingface
+    import torch
+    import transformers
+
+    weights = transformers.AutoModelForCausalLM.from_pretrained(
+        str(file.parent), gguf_file=file.name, dtype=torch.float32
+    )
+    return lm_eval.models.huggingface.HFLM(
+        pretrained=weights.to(getattr(torch, dtype)).eval(),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name),
+        device="cpu",
+        batch_size=batch,
+    )
+
+
+def by_torch(options, manager, config, limit):
+    model = torch_model(options.gguf, options.dtype, options.batch)
+    results, seconds = evaluate(model, manager, config, limit, options.batch)
+    (table,) = results["results"].values()
+    return {"torch_accuracy": round(table["acc,none"], 9), "torch_seconds": seconds, "torch_dtype": options.dtype}
+
+
+def served(url):
+    """What requests to the server call its model."""
+    with urllib.request.urlopen(f"{url}/v1/models") as answer:
+        return json.load(answer)["data"][0]["id"]
+
+
+def scores(options, manager, config, name, ours):
+    import lm_eval.models.openai_completions
+
+    model = lm_eval.models.openai_completions.LocalCompletionsAPI(
+        base_url=f"{options.url}/v1/completions",
+        model=served(options.url),
+        tokenizer_backend="remote",
+        max_length=options.max_length,
+        num_concurrent=options.concurrent,
+        batch_size=16,
+    )
+    results, seconds = evaluate(model, manager, config, len(ours), 16)
     (samples,) = results["samples"].values()
     theirs = {}
     for sample in samples:

@@ -9,7 +9,9 @@ mod deny;
 mod fuzz;
 mod golden;
 mod lint;
+mod lm_eval;
 mod python;
+mod smollm2;
 mod test;
 mod tidy;
 
@@ -22,6 +24,10 @@ enum Xtask {
     Test(test::Options),
     /// Real clients against `triax serve` (`test --clients`): openai, llm, schemathesis, a browser.
     Clients(python::Options),
+    /// Our evaluator beside lm-evaluation-harness, item by item, through `triax serve`.
+    LmEval(lm_eval::Options),
+    /// Logits and greedy texts of SmolLM2-135M beside llama.cpp's and beside exact arithmetic; builds llama.cpp once.
+    Smollm2(python::Options),
     /// Formatting, clippy, documentation and `tidy`, every warning an error.
     Lint,
     /// The project's own rules: the arrow between crates, licences, first lines, lengths, sizes.
@@ -40,6 +46,8 @@ fn main() -> std::process::ExitCode {
     let done = match Xtask::parse() {
         Xtask::Test(options) => test::run(&options),
         Xtask::Clients(options) => clients::run(&options),
+        Xtask::LmEval(options) => lm_eval::run(&options),
+        Xtask::Smollm2(options) => smollm2::run(&options),
         Xtask::Lint => lint::run(),
         Xtask::Tidy => tidy::run(),
         Xtask::Golden(options) => golden::run(&options),

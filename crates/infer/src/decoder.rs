@@ -28,6 +28,33 @@ pub struct Loading {
     pub rows: usize,
 }
 
+impl Loading {
+    /// The memory of `model`, and what each decoder of it is planned with.
+    pub(crate) fn plan(&self, model: &Model) -> (Shape, DecoderOptions) {
+        let prefix_mask = model.mask == Mask::Prefix;
+        let rows = if prefix_mask { self.context } else { self.rows.min(self.context) };
+        let shape = Shape {
+            vocab: model.vocab,
+            context: self.context,
+            block: BLOCK,
+            blocks: self.cache.max(self.context).div_ceil(BLOCK),
+            rows: rows.max(self.sequences),
+            sequences: self.sequences,
+            prefix_mask,
+        };
+        let options = DecoderOptions {
+            dtype: self.dtype,
+            cache: self.memory,
+            capacity: shape.context,
+            block: shape.block,
+            blocks: shape.blocks,
+            max_rows: shape.rows,
+            max_logits: LOGIT_ROWS.min(shape.rows),
+        };
+        (shape, options)
+    }
+}
+
 /// Opens the network on `device` with the weights of `source`.
 ///
 /// # Errors
@@ -38,29 +65,21 @@ pub fn load(
     mut device: Box<dyn Device>,
     source: &dyn TensorSource,
 ) -> Result<Box<dyn Network>, ModelError> {
-    let prefix_mask = model.mask == Mask::Prefix;
-    let rows = if prefix_mask { loading.context } else { loading.rows.min(loading.context) };
-    let shape = Shape {
-        vocab: model.vocab,
-        context: loading.context,
-        block: BLOCK,
-        blocks: loading.cache.max(loading.context).div_ceil(BLOCK),
-        rows: rows.max(loading.sequences),
-        sequences: loading.sequences,
-        prefix_mask,
-    };
-    let options = DecoderOptions {
-        dtype: loading.dtype,
-        cache: loading.memory,
-        capacity: shape.context,
-        block: shape.block,
-        blocks: shape.blocks,
-        max_rows: shape.rows,
-        max_logits: LOGIT_ROWS.min(shape.rows),
-    };
+    let (shape, options) = loading.plan(model);
     let decoder = Decoder::open(model, &options, source, &mut *device)?;
     let logits = vec![0.0; options.max_logits * model.vocab];
     Ok(Box::new(Loaded { decoder, device, shape, logits }))
+}
+
+/// The rows of a pass whose logits are wanted, ascending.
+pub(crate) fn wanted_rows(parts: &[Part<'_>]) -> Vec<usize> {
+    let mut rows = Vec::new();
+    let mut end = 0;
+    for part in parts {
+        end += part.tokens.len();
+        rows.extend(end - part.logits..end);
+    }
+    rows
 }
 
 struct Loaded {
@@ -82,15 +101,9 @@ impl Network for Loaded {
             .map(|part| Span { tokens: part.tokens, position: part.past, blocks: part.blocks })
             .collect();
         self.decoder.step(&mut *self.device, &spans);
-        let mut rows = Vec::new();
-        let mut end = 0;
-        for part in parts {
-            end += part.tokens.len();
-            rows.extend(end - part.logits..end);
-        }
         let vocab = self.shape.vocab;
         let mut row = 0;
-        for rows in rows.chunks(self.logits.len() / vocab) {
+        for rows in wanted_rows(parts).chunks(self.logits.len() / vocab) {
             let logits = &mut self.logits[..rows.len() * vocab];
             self.decoder.logits(&mut *self.device, rows, logits);
             for logits in logits.chunks_exact(vocab) {

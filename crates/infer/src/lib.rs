@@ -20,6 +20,7 @@ mod decoder;
 mod distribution;
 mod engine;
 mod network;
+mod ranks;
 mod sampling;
 mod scheduler;
 mod sequence;
@@ -29,6 +30,7 @@ pub use engine::{
     Finish, GenerateRequest, Generated, InferError, ScoreReply, ScoreRequest, Scorer, TokenScore,
 };
 pub use network::{Network, Part, Shape};
+pub use ranks::load_in_ranks;
 pub use sampling::{Candidate, Sampler, Sampling, SamplingError};
 pub use scheduler::{Counters, Engine, Event};
 pub use sequence::{Filter, Job, JobId};

@@ -1,16 +1,18 @@
-//! On real networks and devices: batch 1 = batch N = pieces = cached = preempted = streamed, bit for bit.
+//! On real networks and devices: batch 1 = batch N = pieces = cached = preempted = streamed, and tensor 1 = 2 = 4,
+//! pipeline 1 = 2, bit for bit.
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 use triax_infer::{
-    Engine, Event, GenerateRequest, Job, Loading, Sampling, ScoreReply, ScoreRequest, Scorer, TokenScore,
-    load,
+    Engine, Event, GenerateRequest, Job, Loading, Network, Part, Sampling, ScoreReply, ScoreRequest, Scorer,
+    TokenScore, load, load_in_ranks,
 };
-use triax_model::{ModelError, Stage, TensorSource, declare};
+use triax_model::{ModelError, Requantised, Stage, TensorSource, declare};
+use triax_plan::InferenceLayout;
 use triax_spec::model::{Activation, Dropout, Init, Mask, Model, NormKind, Positions};
 use triax_tensor::cpu::{Cpu, Kernel};
 use triax_tensor::philox::Stream;
 use triax_tensor::reference::Reference;
-use triax_tensor::{DType, Device};
+use triax_tensor::{Coding, DType, Device};
 
 const CONTEXT: usize = 96;
 
@@ -51,11 +53,11 @@ fn llama(mask: Mask) -> Model {
 }
 
 /// Values by name.
-struct Random<'a>(&'a Model);
+struct Random(Model);
 
-impl TensorSource for Random<'_> {
+impl TensorSource for Random {
     fn tensor(&self, name: &str) -> Result<Vec<f32>, ModelError> {
-        let declared = declare(self.0, &Stage::whole(self.0));
+        let declared = declare(&self.0, &Stage::whole(&self.0));
         let elements = declared.iter().find(|d| d.name == name).unwrap().elements() as u64;
         let stream = Stream::named(5, name);
         let (mean, std) = if name.contains("norm.weight") { (1.0, 0.1) } else { (0.0, 0.2) };
@@ -64,12 +66,16 @@ impl TensorSource for Random<'_> {
 }
 
 fn engine(model: &Model, on_cpu: bool, sequences: usize, cache: usize, rows: usize) -> Engine {
-    let (dtype, device): (_, Box<dyn Device>) = match on_cpu {
+    let (dtype, device) = device(on_cpu);
+    let loading = Loading { dtype, memory: dtype, sequences, context: CONTEXT, cache, rows };
+    Engine::new(load(model, &loading, device, &Random(model.clone())).unwrap(), Some(0))
+}
+
+fn device(on_cpu: bool) -> (DType, Box<dyn Device>) {
+    match on_cpu {
         true => (DType::Bf16, Box::new(Cpu::new(2, Kernel::Auto).unwrap())),
         false => (DType::F32, Box::new(Reference::new())),
-    };
-    let loading = Loading { dtype, memory: dtype, sequences, context: CONTEXT, cache, rows };
-    Engine::new(load(model, &loading, device, &Random(model)).unwrap(), Some(0))
+    }
 }
 
 fn text(kind: u32, length: usize) -> Vec<u32> {
@@ -181,4 +187,109 @@ fn what_is_told_step_by_step_is_what_comes_at_the_end() {
         }
     }
     assert_eq!(told, whole.into_iter().map(|g| g.tokens).collect::<Vec<_>>());
+}
+
+/// Three layers, so that two stages differ, and heads for four ranks.
+fn shared(model: Model) -> Model {
+    Model { layers: 3, hidden: 64, heads: 8, kv_heads: 4, head_dim: 8, ffn: 88, ..model }
+}
+
+fn in_ranks(
+    model: &Model,
+    on_cpu: bool,
+    (tensor, pipeline): (usize, usize),
+    source: &dyn TensorSource,
+) -> Box<dyn Network> {
+    let layout = InferenceLayout::new(model, tensor, pipeline).unwrap();
+    let (dtype, _) = device(on_cpu);
+    let loading =
+        Loading { dtype, memory: dtype, sequences: 3, context: CONTEXT, cache: 3 * CONTEXT, rows: 40 };
+    let devices = (0..layout.world()).map(|_| device(on_cpu).1).collect();
+    load_in_ranks(model, &loading, layout, devices, source).unwrap()
+}
+
+/// All logits of two texts, whose later pieces share passes.
+fn logits(network: &mut dyn Network) -> Vec<u32> {
+    let texts = [text(0, 50), text(1, 33)];
+    let blocks: [&[u32]; 2] = [&[4, 1, 7, 0], &[3, 9, 2]];
+    let mut bits = Vec::new();
+    let part = |i: usize, range: std::ops::Range<usize>| Part {
+        tokens: &texts[i][range.clone()],
+        past: range.start,
+        blocks: blocks[i],
+        logits: range.len(),
+    };
+    for parts in [vec![part(0, 0..40)], vec![part(0, 40..47), part(1, 0..33)], vec![part(0, 47..50)]] {
+        let mut rows = 0;
+        network.step(&parts, &mut |row, logits| {
+            assert_eq!(row, rows);
+            rows += 1;
+            bits.extend(logits.iter().map(|logit| logit.to_bits()));
+        });
+        assert_eq!(rows, parts.iter().map(|part| part.logits).sum::<usize>());
+    }
+    bits
+}
+
+fn compare_layouts(model: &Model, on_cpu: bool, layouts: &[(usize, usize)], source: &dyn TensorSource) {
+    let greedy: Vec<GenerateRequest> =
+        texts().into_iter().map(|r| GenerateRequest { sampling: Sampling::GREEDY, ..r }).collect();
+    let all = |layout| {
+        let mut network = in_ranks(model, on_cpu, layout, source);
+        let bits = logits(&mut *network);
+        let mut engine = Engine::new(network, Some(0));
+        (bits, engine.generate(&greedy).unwrap(), engine.score(&scores()).unwrap())
+    };
+    let one = all((1, 1));
+    assert!(one.0.iter().all(|&bits| f32::from_bits(bits).is_finite()));
+    for &layout in layouts {
+        let found = all(layout);
+        assert!(found.0 == one.0, "logits of (tensor, pipeline) {layout:?}");
+        assert_eq!((found.1, found.2), (one.1.clone(), one.2.clone()), "(tensor, pipeline) {layout:?}");
+    }
+}
+
+const LAYOUTS: [(usize, usize); 6] = [(2, 1), (4, 1), (1, 2), (2, 2), (4, 2), (1, 3)];
+
+#[test]
+fn every_layout_of_gpt_on_the_cpu_is_one_rank() {
+    let model = Model { kv_heads: 8, ..shared(gpt(Mask::Causal)) };
+    compare_layouts(&model, true, &LAYOUTS, &Random(model.clone()));
+}
+
+#[test]
+fn every_layout_of_llama_on_the_cpu_is_one_rank() {
+    let model = shared(llama(Mask::Causal));
+    compare_layouts(&model, true, &LAYOUTS, &Random(model.clone()));
+    let tied = Model { tied: true, ..shared(llama(Mask::Causal)) };
+    compare_layouts(&tied, true, &[(2, 2)], &Random(tied.clone()));
+}
+
+/// Its sums are f64 and rounded once, so only stages give its bits.
+#[test]
+fn stages_on_the_reference_device_are_one_rank() {
+    for model in [Model { kv_heads: 8, ..shared(gpt(Mask::Prefix)) }, shared(llama(Mask::Causal))] {
+        compare_layouts(&model, false, &[(1, 2)], &Random(model.clone()));
+    }
+}
+
+#[test]
+fn stages_share_quantised_weights_and_tensor_ranks_are_refused_them() {
+    let model = Model { tied: true, ..shared(llama(Mask::Causal)) };
+    for coding in [Coding::Q8_0, Coding::Q4_1] {
+        let source = Requantised::new(&model, Box::new(Random(model.clone())), coding);
+        compare_layouts(&model, true, &[(1, 2), (1, 3)], &source);
+        let layout = InferenceLayout::new(&model, 2, 1).unwrap();
+        let loading = Loading {
+            dtype: DType::F32,
+            memory: DType::F32,
+            sequences: 1,
+            context: CONTEXT,
+            cache: CONTEXT,
+            rows: CONTEXT,
+        };
+        let devices = (0..2).map(|_| device(true).1).collect();
+        let refused = load_in_ranks(&model, &loading, layout, devices, &source).err().unwrap().to_string();
+        assert!(refused.contains("use tensor 1"), "{refused}");
+    }
 }

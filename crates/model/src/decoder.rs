@@ -7,17 +7,27 @@
 //! Whoever calls owns the blocks: which of them a sequence has, which are shared, which are free. A row's
 //! result depends on its own tokens alone, to the bit: neither on the other rows of its step nor on the
 //! pieces its sequence came in, for every operation treats rows one by one or in a fixed order of its own.
+//!
+//! A decoder is the whole network or the [`Portion`] of one rank. Tensor ranks sum what row-split products give by
+//! the tree of the virtual shards, as in training (`rank.rs`), so that the bits are those of one rank; between the
+//! stages of a pipeline the caller carries [`Decoder::border`].
 
+mod buffers;
 mod matrix;
 
 use crate::init::TensorSource;
+use crate::pass::Pass;
 use crate::plan::check_model;
-use crate::{ModelError, Stage, declare};
+use crate::rank::{Exchange, Rank};
+use crate::{ModelError, Split, Stage, TensorSplit, declare};
+use buffers::Buffers;
 use matrix::{Loader, Matrix};
-use triax_spec::model::{self, Activation as Curve, Model, Positions};
+use std::ops::Range;
+use triax_comm::CommError;
+use triax_spec::model::{self, Activation as Curve, Model};
 use triax_tensor::{
-    Activation, Class, DType, Device, DeviceExt, Embed, Epilogue, Need, Norm, NormKind, PagedAttention,
-    RotaryRows, Table, View,
+    Activation, Class, DType, Device, DeviceExt, Embed, Epilogue, Mask, Need, Norm, NormKind, PagedAttention,
+    ResidualAdd, RotaryRows, Table, View,
 };
 
 /// How large a decoder is.
@@ -39,6 +49,20 @@ pub struct DecoderOptions {
     pub max_logits: usize,
 }
 
+/// What one rank holds of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// One run of layers.
+    pub stage: Stage,
+    pub tensor: TensorSplit,
+}
+
+impl Portion {
+    pub fn whole(model: &Model) -> Self {
+        Self { stage: Stage::whole(model), tensor: TensorSplit::WHOLE }
+    }
+}
+
 /// New tokens of one sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Span<'a> {
@@ -50,20 +74,29 @@ pub struct Span<'a> {
     pub blocks: &'a [u32],
 }
 
-/// A network for generation and scoring, on the device it was opened on.
+/// A network for generation and scoring, or a rank's portion of it, on the device it was opened on.
 pub struct Decoder {
     model: Model,
     options: DecoderOptions,
-    embedding: View,
+    portion: Portion,
+    /// Of a first stage: f32 `[this rank's ids, h]`.
+    embedding: Option<View>,
     positions: Option<View>,
     layers: Vec<Layer>,
-    norm: LayerNorm,
-    head: Matrix,
+    /// Of a last stage.
+    head: Option<Head>,
+    /// Where tensor ranks share the layers.
+    exchange: Option<Exchange>,
     buffers: Buffers,
     /// Host memory of a step.
     rows: Vec<[u32; 3]>,
     ids: Vec<u32>,
     tables: Vec<u32>,
+}
+
+struct Head {
+    norm: LayerNorm,
+    output: Matrix,
 }
 
 struct Layer {
@@ -84,34 +117,8 @@ struct LayerNorm {
     bias: Option<View>,
 }
 
-/// What all layers share; act `[rows, …]` unless said otherwise.
-struct Buffers {
-    /// u32 `[1, rows]`.
-    tokens: View,
-    /// u32 `[1, rows]`.
-    positions: View,
-    /// u32 `[rows, 3]` and `[rows, blocks of a sequence]`, see [`PagedAttention`].
-    rows: View,
-    tables: View,
-    /// f32 `[capacity, head_dim]`, see [`RotaryRows`]; with rotary positions only.
-    turns: Option<View>,
-    x: View,
-    middle: View,
-    norm: View,
-    /// f32 `[rows, 2]`.
-    stats: View,
-    qkv: View,
-    attention: View,
-    pre: View,
-    activated: View,
-    /// `[logits, h]`.
-    hidden: View,
-    /// f32 `[logits, vocab]`.
-    logits: View,
-}
-
 impl Decoder {
-    /// Plans a decoder, allocates it on `device` and loads `source`.
+    /// Plans a decoder of the whole network, allocates it on `device` and loads `source`.
     ///
     /// # Errors
     /// When the model or the options are impossible, the memory is not there, or a tensor is missing or of
@@ -122,28 +129,48 @@ impl Decoder {
         source: &dyn TensorSource,
         device: &mut dyn Device,
     ) -> Result<Self, ModelError> {
+        Self::open_portion(model, options, Portion::whole(model), source, device)
+    }
+
+    /// As [`Decoder::open`], one rank's portion; of the source it reads no more than that.
+    ///
+    /// # Errors
+    /// As [`Decoder::open`], and when the portion is none of this model or its weights are quantised in blocks that
+    /// cannot be split.
+    pub fn open_portion(
+        model: &Model,
+        options: &DecoderOptions,
+        portion: Portion,
+        source: &dyn TensorSource,
+        device: &mut dyn Device,
+    ) -> Result<Self, ModelError> {
         check_model(model)?;
-        check(model, options)?;
+        buffers::check(model, options)?;
+        portion.check(model, source)?;
         let mut table = Table::new();
-        let (decoder, loader) = Self::plan(model, options, source, device, &mut table);
+        let (decoder, loader) = Self::plan(model, options, portion, source, device, &mut table);
         device.allocate(table.bytes(), decoder.scratch_bytes(device))?;
         loader.load(device)?;
-        decoder.upload_turns(device);
+        decoder.buffers.fill(model, device);
         Ok(decoder)
     }
 
     fn plan<'s>(
         model: &Model,
         options: &DecoderOptions,
+        portion: Portion,
         source: &'s dyn TensorSource,
         device: &dyn Device,
         table: &mut Table,
     ) -> (Self, Loader<'s>) {
-        let mut loader = Loader::new(source, declare(model, &Stage::whole(model)), options.dtype);
-        let embedding = loader.plain(table, "embedding.tokens.weight").expect("every model embeds tokens");
-        let positions = loader.plain(table, "embedding.positions.weight");
-        let cache_cols = model.kv_heads * model.head_dim * options.block;
-        let layers = (0..model.layers)
+        let (stage, tensor) = (&portion.stage, portion.tensor);
+        let mut loader = Loader::new(source, declare(model, stage), tensor, options.dtype);
+        let mut plain = |name: &str| if stage.first { loader.plain(table, name) } else { None };
+        let embedding = plain("embedding.tokens.weight");
+        let positions = plain("embedding.positions.weight");
+        let cache_cols = model.kv_heads / tensor.size * model.head_dim * options.block;
+        let layers = stage
+            .layers()
             .map(|layer| {
                 let attention = format!("layer.{layer}.attention");
                 let feed_forward = format!("layer.{layer}.feed_forward");
@@ -164,21 +191,27 @@ impl Decoder {
                 }
             })
             .collect();
-        let norm = LayerNorm::plan(&mut loader, table, "norm");
-        let head = match model.tied {
-            true => loader.tied(device, table, "embedding.tokens", embedding),
-            false => loader.columns(device, table, "head"),
-        };
+        let head = stage.last.then(|| Head {
+            norm: LayerNorm::plan(&mut loader, table, "norm"),
+            output: match embedding {
+                Some(embedding) if model.tied => loader.tied(device, table, "embedding.tokens", embedding),
+                None if model.tied => loader.columns(device, table, "embedding.tokens"),
+                _ => loader.columns(device, table, "head"),
+            },
+        });
         loader.stage(table);
+        let exchange = (tensor.size > 1).then(|| Exchange::of_decoder(table, options.max_rows, model.hidden));
+        let buffers = Buffers::plan(model, options, &portion, table);
         let decoder = Self {
             model: model.clone(),
             options: options.clone(),
+            portion,
             embedding,
             positions,
             layers,
-            norm,
             head,
-            buffers: Buffers::plan(model, options, table),
+            exchange,
+            buffers,
             rows: Vec::with_capacity(options.max_rows),
             ids: Vec::with_capacity(options.max_rows),
             tables: Vec::new(),
@@ -190,7 +223,8 @@ impl Decoder {
         let (model, options) = (&self.model, &self.options);
         let layer = &self.layers[0];
         let products = [&layer.qkv, &layer.output, &layer.up, &layer.down].map(|m| (m, options.max_rows));
-        let products = products.into_iter().chain([(&self.head, options.max_logits)]);
+        let head = self.head.iter().map(|head| (&head.output, options.max_logits));
+        let products = products.into_iter().chain(head);
         products
             .map(|(matrix, rows)| matrix.need(rows, options.dtype))
             .chain([
@@ -202,18 +236,24 @@ impl Decoder {
             .unwrap_or(0)
     }
 
-    fn upload_turns(&self, device: &mut dyn Device) {
-        if let (Some(view), Positions::Rotary { base }) = (self.buffers.turns, self.model.positions) {
-            device.upload_slice(view, &turns(view.rows, view.cols, base));
-        }
-    }
-
     pub const fn options(&self) -> &DecoderOptions {
         &self.options
     }
 
     pub const fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The ids whose logits this decoder gives.
+    pub fn ids(&self) -> Range<usize> {
+        self.portion.tensor.part(Split::Vocabulary, self.model.vocab)
+    }
+
+    /// What enters the first layer of the next step, which has `rows` tokens, and what the last layer has left of the
+    /// last one: act `[rows, h]`, on all tensor ranks alike. Between two steps a caller that has several stages gives
+    /// it from each to the next.
+    pub fn border(&self, rows: usize) -> View {
+        self.buffers.x.row_range(0, rows)
     }
 
     /// Takes the tokens of all `spans` through the layers and into the cache. The step's rows are numbered
@@ -224,39 +264,55 @@ impl Decoder {
     ///
     /// # Panics
     /// When there are no tokens or more than `max_rows`, a span's blocks do not cover it or are not in the
-    /// cache, a sequence is longer than the capacity, or an id is beyond the vocabulary.
+    /// cache, a sequence is longer than the capacity, an id is beyond the vocabulary, or tensor ranks share the
+    /// layers.
     pub fn step(&mut self, device: &mut dyn Device, spans: &[Span<'_>]) {
-        let rows = self.describe(spans);
-        self.upload(device, spans, rows);
-        let buffers = self.buffers.rows(rows);
-        self.embed(device, spans, &buffers);
-        for layer in &self.layers {
-            self.attend(device, layer, &buffers, spans.len());
-            self.feed_forward(device, layer, &buffers);
-        }
+        let alone = self.step_of_rank(&mut Rank::alone(device), spans);
+        alone.expect("a rank that holds whole layers speaks to nobody");
     }
 
-    /// Logits `[rows, vocab]` of the tokens that follow the chosen rows of the last step.
+    /// As [`Decoder::step`], on one of several ranks, which all take the same spans. A first stage begins with the
+    /// tokens, the others with what lies at their [`Decoder::border`].
+    ///
+    /// # Errors
+    /// When another tensor rank is gone or does something else.
     ///
     /// # Panics
-    /// When there are more than `max_logits` rows, or `logits` has another length.
+    /// As [`Decoder::step`].
+    pub fn step_of_rank(&mut self, rank: &mut Rank<'_>, spans: &[Span<'_>]) -> Result<(), CommError> {
+        let rows = self.describe(spans);
+        self.upload(rank.device, spans, rows);
+        let buffers = self.buffers.rows(rows);
+        self.embed(rank, spans, &buffers)?;
+        for layer in &self.layers {
+            self.attend(rank, layer, &buffers, spans.len())?;
+            self.feed_forward(rank, layer, &buffers)?;
+        }
+        Ok(())
+    }
+
+    /// Logits `[rows, ids]` of the tokens that follow the chosen rows of the last step; of a last stage.
+    ///
+    /// # Panics
+    /// When there are more than `max_logits` rows, `logits` has another length, or this is no last stage.
     pub fn logits(&mut self, device: &mut dyn Device, rows: &[usize], logits: &mut [f32]) {
         let count = rows.len();
         assert!(count <= self.options.max_logits, "{count} rows, planned {}", self.options.max_logits);
-        assert_eq!(logits.len(), count * self.model.vocab, "logits of {count} rows");
+        assert_eq!(logits.len(), count * self.ids().len(), "logits of {count} rows");
         if count == 0 {
             return;
         }
+        let head = self.head.as_ref().expect("logits are asked of a last stage");
         let mut done = 0;
         // Neighbours go through the norm together.
         for run in rows.chunk_by(|a, b| a + 1 == *b) {
             let x = self.buffers.x.row_range(run[0], run.len());
             let stats = self.buffers.stats.row_range(run[0], run.len());
-            self.normalise(device, self.norm, x, self.buffers.hidden.row_range(done, run.len()), stats);
+            self.normalise(device, head.norm, x, self.buffers.hidden.row_range(done, run.len()), stats);
             done += run.len();
         }
         let out = self.buffers.logits.row_range(0, count);
-        self.head.product(device, self.buffers.hidden.row_range(0, count), out, Epilogue::default());
+        head.output.product(device, self.buffers.hidden.row_range(0, count), out, Epilogue::default());
         device.download(out, bytemuck::cast_slice_mut(logits));
     }
 
@@ -300,34 +356,52 @@ impl Decoder {
         device.upload_slice(self.buffers.positions.flat_range(0, rows), &positions);
     }
 
-    fn embed(&self, device: &mut dyn Device, spans: &[Span<'_>], buffers: &Buffers) {
-        let embed = |tokens: View, first_position, out: View| Embed {
+    /// Of a first stage: `x`, of the tokens of all spans.
+    fn embed(&self, rank: &mut Rank<'_>, spans: &[Span<'_>], buffers: &Buffers) -> Result<(), CommError> {
+        let Some(embedding) = self.embedding else { return Ok(()) };
+        let (mut tokens, mut table, mut vocab_start) = (buffers.tokens, embedding, self.ids().start);
+        let embed = |tokens: View, table: View, vocab_start, positions, first_position, out: View| Embed {
             tokens,
-            table: self.embedding,
-            vocab_start: 0,
-            positions: self.positions,
+            table,
+            vocab_start,
+            positions,
             seq: out.rows,
             first_position,
             dropout: None,
             out,
         };
+        if let (Some(exchange), Some(numbers)) = (self.exchange, buffers.numbers) {
+            // Each rank has the rows of its ids and zeros; their sum is read as a table of one row a token.
+            let pass = whole_rows(buffers.x);
+            rank.device.embed(&embed(tokens, table, vocab_start, None, 0, exchange.partial(&pass)));
+            (tokens, table, vocab_start) = (numbers, exchange.join(rank, &pass, "embedding")?, 0);
+        }
         if self.positions.is_none() {
-            device.embed(&embed(buffers.tokens, 0, buffers.x));
-            return;
+            rank.device.embed(&embed(tokens, table, vocab_start, None, 0, buffers.x));
+            return Ok(());
         }
         let mut start = 0;
         for span in spans {
             let count = span.tokens.len();
-            let tokens = buffers.tokens.flat_range(start, count);
-            device.embed(&embed(tokens, span.position, buffers.x.row_range(start, count)));
+            let (tokens, out) = (tokens.flat_range(start, count), buffers.x.row_range(start, count));
+            rank.device.embed(&embed(tokens, table, vocab_start, self.positions, span.position, out));
             start += count;
         }
+        Ok(())
     }
 
     /// `middle = x + attention(norm(x) · Wqkv) · Wo + bo`.
-    fn attend(&self, device: &mut dyn Device, layer: &Layer, buffers: &Buffers, spans: usize) {
+    fn attend(
+        &self,
+        rank: &mut Rank<'_>,
+        layer: &Layer,
+        buffers: &Buffers,
+        spans: usize,
+    ) -> Result<(), CommError> {
         let Model { heads, kv_heads, head_dim, .. } = self.model;
+        let (heads, kv_heads) = (heads / self.portion.tensor.size, kv_heads / self.portion.tensor.size);
         let Buffers { x, norm, qkv, attention, middle, .. } = *buffers;
+        let device = &mut *rank.device;
         self.normalise(device, layer.attention_norm, x, norm, buffers.stats);
         layer.qkv.product(device, norm, qkv, Epilogue::default());
         if let Some(turns) = buffers.turns {
@@ -346,13 +420,13 @@ impl Decoder {
             tables: buffers.tables.row_range(0, spans),
         };
         device.paged_attention(&op, qkv, attention);
-        let epilogue = Epilogue { residual: Some(x), ..Epilogue::default() };
-        layer.output.product(device, attention, middle, epilogue);
+        self.leave(rank, &layer.output, attention, x, middle)
     }
 
     /// `x = middle + act(norm(middle) · Wup + bup) · Wdown + bdown`.
-    fn feed_forward(&self, device: &mut dyn Device, layer: &Layer, buffers: &Buffers) {
+    fn feed_forward(&self, rank: &mut Rank<'_>, layer: &Layer, buffers: &Buffers) -> Result<(), CommError> {
         let Buffers { x, norm, middle, pre, activated, .. } = *buffers;
+        let device = &mut *rank.device;
         self.normalise(device, layer.feed_forward_norm, middle, norm, buffers.stats);
         match self.model.activation {
             Curve::Gelu => {
@@ -364,8 +438,28 @@ impl Decoder {
                 device.silu_mul(pre, activated);
             }
         }
-        let epilogue = Epilogue { residual: Some(middle), ..Epilogue::default() };
-        layer.down.product(device, activated, x, epilogue);
+        self.leave(rank, &layer.down, activated, middle, x)
+    }
+
+    /// A row-split product with what follows it: `out = x + values · W + bias`.
+    fn leave(
+        &self,
+        rank: &mut Rank<'_>,
+        product: &Matrix,
+        values: View,
+        x: View,
+        out: View,
+    ) -> Result<(), CommError> {
+        let Some(exchange) = self.exchange else {
+            let epilogue = Epilogue { residual: Some(x), ..Epilogue::default() };
+            product.product(rank.device, values, out, epilogue);
+            return Ok(());
+        };
+        let pass = whole_rows(x);
+        product.partial(rank.device, values, exchange.partial(&pass));
+        let value = exchange.join(rank, &pass, "residual branch")?;
+        rank.device.add_residual(&ResidualAdd { x, value, bias: product.bias(), dropout: None, out });
+        Ok(())
     }
 
     fn normalise(&self, device: &mut dyn Device, norm: LayerNorm, x: View, out: View, stats: View) {
@@ -378,91 +472,37 @@ impl Decoder {
     }
 }
 
+impl Portion {
+    fn check(&self, model: &Model, source: &dyn TensorSource) -> Result<(), ModelError> {
+        self.tensor.check(model)?;
+        let layers: Vec<usize> = self.stage.layers().collect();
+        if self.stage.chunks.len() != 1 || layers.is_empty() || layers[layers.len() - 1] >= model.layers {
+            let rule = format!("must be one run of the {} layers", model.layers);
+            return Err(ModelError::invalid("layers of a stage", format!("{:?}", self.stage.chunks), rule));
+        }
+        if self.tensor.size > 1
+            && let Some(name) = declare(model, &self.stage)
+                .into_iter()
+                .find_map(|d| source.coding(&d.name).is_some().then_some(d.name))
+        {
+            let rule = format!(
+                "the blocks of quantised weights, such as `{name}`, are not split: use tensor 1, and pipeline stages \
+                 for more ranks, or weights in bf16"
+            );
+            return Err(ModelError::invalid("tensor", self.tensor.size, rule));
+        }
+        Ok(())
+    }
+}
+
+/// As many rows as `x` has, all of them on every rank.
+const fn whole_rows(x: View) -> Pass {
+    Pass::plain(1, x.rows, Mask::Causal)
+}
+
 impl LayerNorm {
     fn plan(loader: &mut Loader<'_>, table: &mut Table, name: &str) -> Self {
         let weight = loader.plain(table, &format!("{name}.weight")).expect("every norm has a weight");
         Self { weight, bias: loader.plain(table, &format!("{name}.bias")) }
     }
-}
-
-impl Buffers {
-    fn plan(model: &Model, options: &DecoderOptions, table: &mut Table) -> Self {
-        let DecoderOptions { dtype, max_rows, max_logits, capacity, .. } = *options;
-        let (h, f) = (model.hidden, model.ffn);
-        let mut add = |name: &str, dtype, rows, cols| table.add(name, Class::Workspace, dtype, rows, cols);
-        let rotary = matches!(model.positions, Positions::Rotary { .. });
-        let pre = if model.activation == Curve::Swiglu { 2 * f } else { f };
-        Self {
-            tokens: add("tokens", DType::U32, 1, max_rows),
-            positions: add("positions", DType::U32, 1, max_rows),
-            rows: add("rows", DType::U32, max_rows, 3),
-            tables: add("block tables", DType::U32, max_rows, capacity.div_ceil(options.block)),
-            turns: rotary.then(|| add("rotary turns", DType::F32, capacity, model.head_dim)),
-            x: add("x", dtype, max_rows, h),
-            middle: add("middle", dtype, max_rows, h),
-            norm: add("norm", dtype, max_rows, h),
-            stats: add("norm statistics", DType::F32, max_rows, 2),
-            qkv: add("qkv", dtype, max_rows, (model.heads + 2 * model.kv_heads) * model.head_dim),
-            attention: add("attention", dtype, max_rows, model.heads * model.head_dim),
-            pre: add("pre", dtype, max_rows, pre),
-            activated: add("activated", dtype, max_rows, f),
-            hidden: add("hidden", dtype, max_logits, h),
-            logits: add("logits", DType::F32, max_logits, model.vocab),
-        }
-    }
-
-    /// For a step of `count` rows.
-    fn rows(&self, count: usize) -> Self {
-        let cut = |view: View| view.row_range(0, count);
-        Self {
-            tokens: self.tokens.flat_range(0, count),
-            positions: self.positions.flat_range(0, count),
-            rows: cut(self.rows),
-            x: cut(self.x),
-            middle: cut(self.middle),
-            norm: cut(self.norm),
-            stats: cut(self.stats),
-            qkv: cut(self.qkv),
-            attention: cut(self.attention),
-            pre: cut(self.pre),
-            activated: cut(self.activated),
-            ..*self
-        }
-    }
-}
-
-fn check(model: &Model, options: &DecoderOptions) -> Result<(), ModelError> {
-    let DecoderOptions { dtype, cache, capacity, block, blocks, max_rows, max_logits } = *options;
-    if capacity == 0 || capacity > model.sequence {
-        let rule = format!("must be 1 to the model's sequence length {}", model.sequence);
-        return Err(ModelError::invalid("capacity", capacity, rule));
-    }
-    if block == 0 || !block.is_multiple_of(16) {
-        return Err(ModelError::invalid("tokens of a cache block", block, "must be a multiple of 16"));
-    }
-    for (what, value) in [("blocks", blocks), ("max_rows", max_rows), ("max_logits", max_logits)] {
-        if value == 0 {
-            return Err(ModelError::invalid(what, value, "must be at least 1"));
-        }
-    }
-    for (what, dtype) in [("dtype", dtype), ("dtype of the cache", cache)] {
-        if !dtype.is_activation() {
-            return Err(ModelError::invalid(what, dtype, "activations are bf16, f16 or f32"));
-        }
-    }
-    Ok(())
-}
-
-/// Cosines, then sines, of position p's turns `p · base^(-2i/d)`.
-fn turns(positions: usize, head_dim: usize, base: f32) -> Vec<f32> {
-    let pairs = head_dim / 2;
-    let frequency = |i: usize| f64::from(base).powf(-2.0 * i as f64 / head_dim as f64);
-    let frequencies: Vec<f64> = (0..pairs).map(frequency).collect();
-    let mut values = Vec::with_capacity(positions * head_dim);
-    for position in 0..positions {
-        let angles = || frequencies.iter().map(|frequency| position as f64 * frequency);
-        values.extend(angles().map(|angle| angle.cos() as f32));
-        values.extend(angles().map(|angle| angle.sin() as f32));
-    }
-    values
 }

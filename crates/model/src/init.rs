@@ -10,6 +10,18 @@ pub trait TensorSource {
     /// All elements, row by row.
     fn tensor(&self, name: &str) -> Result<Vec<f32>, ModelError>;
 
+    /// The elements `range` of a tensor of `dims`, row by row.
+    fn elements(&self, name: &str, dims: &[usize], range: Range<usize>) -> Result<Vec<f32>, ModelError> {
+        let mut values = self.tensor(name)?;
+        let (found, expected) = (values.len(), dims.iter().product());
+        if found != expected {
+            return Err(ModelError::TensorLength { name: name.into(), found, expected, dims: dims.to_vec() });
+        }
+        values.truncate(range.end);
+        values.drain(..range.start);
+        Ok(values)
+    }
+
     /// How the weights of a linear layer are quantised; `None` where they are numbers.
     fn coding(&self, _name: &str) -> Option<Coding> {
         None
@@ -60,18 +72,9 @@ impl Parameter {
         held: Range<usize>,
         to: View,
     ) -> Result<(), ModelError> {
-        let values = source.tensor(&self.name)?;
-        let expected = self.dims.iter().product();
-        if values.len() != expected {
-            return Err(ModelError::TensorLength {
-                name: self.name.clone(),
-                found: values.len(),
-                expected,
-                dims: self.dims.clone(),
-            });
-        }
         let first = self.elements().start;
-        device.upload_slice(to, &values[first + held.start..first + held.end]);
+        let values = source.elements(&self.name, &self.dims, first + held.start..first + held.end)?;
+        device.upload_slice(to, &values);
         Ok(())
     }
 }

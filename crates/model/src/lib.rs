@@ -48,7 +48,7 @@ mod rank;
 mod requantised;
 mod session;
 
-pub use decoder::{Decoder, DecoderOptions, Span};
+pub use decoder::{Decoder, DecoderOptions, Portion, Span};
 pub use error::ModelError;
 pub use init::{DeviceTensors, TensorSource};
 pub use linear::WeightJob;

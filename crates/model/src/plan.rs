@@ -67,6 +67,20 @@ impl TensorSplit {
         if self.sequence { self.size } else { 1 }
     }
 
+    pub(crate) fn check(&self, model: &Model) -> Result<(), ModelError> {
+        let Self { size, index, .. } = *self;
+        if index >= size {
+            return Err(ModelError::invalid("tensor index", index, format!("must be below the size {size}")));
+        }
+        for (what, value) in [("heads", model.heads), ("kv_heads", model.kv_heads), ("ffn", model.ffn)] {
+            if !value.is_multiple_of(size) {
+                let rule = format!("cannot be split over {size} tensor ranks");
+                return Err(ModelError::invalid(what, value, rule));
+            }
+        }
+        Ok(())
+    }
+
     /// This rank's part of a first dimension of `len` elements.
     pub fn part(&self, split: Split, len: usize) -> Range<usize> {
         match split {
@@ -102,16 +116,8 @@ impl Options {
                 format!("the model is made for at most {} tokens", model.sequence),
             ));
         }
-        let TensorSplit { size, index, sequence } = self.tensor;
-        if index >= size {
-            return Err(ModelError::invalid("tensor index", index, format!("must be below the size {size}")));
-        }
-        for (what, value) in [("heads", model.heads), ("kv_heads", model.kv_heads), ("ffn", model.ffn)] {
-            if !value.is_multiple_of(size) {
-                let rule = format!("cannot be split over {size} tensor ranks");
-                return Err(ModelError::invalid(what, value, rule));
-            }
-        }
+        self.tensor.check(model)?;
+        let TensorSplit { size, sequence, .. } = self.tensor;
         let whole = self.micro_batch.is_multiple_of(size)
             || (size.is_multiple_of(self.micro_batch) && self.tokens().is_multiple_of(size));
         if sequence && !whole {

@@ -14,7 +14,7 @@
 use crate::pass::Pass;
 use crate::plan::Builder;
 use triax_comm::{Collective, CommError, Group, parts};
-use triax_tensor::{Class, DType, Device, View};
+use triax_tensor::{Class, DType, Device, Table, View};
 
 /// What a rank computes and talks with.
 pub struct Rank<'a> {
@@ -84,6 +84,12 @@ impl Exchange {
         })
     }
 
+    /// For a decoder of up to `rows` tokens a step, whose ranks hold all of them.
+    pub(crate) fn of_decoder(table: &mut Table, rows: usize, hidden: usize) -> Self {
+        let partial = table.add("part of a sum", Class::Workspace, DType::F32, rows, hidden);
+        Self { partial, gathered: None }
+    }
+
     /// Where a rank's part of a sum over all tokens goes, f32 `[T, h]`.
     pub(crate) fn partial(&self, pass: &Pass) -> View {
         self.partial.row_range(0, pass.tokens())
@@ -132,7 +138,7 @@ mod tests {
     use super::*;
     use triax_comm::local::World;
     use triax_tensor::cpu::{Cpu, Kernel};
-    use triax_tensor::{DeviceExt, Mask, Table};
+    use triax_tensor::{DeviceExt, Mask};
 
     const HIDDEN: usize = 6;
 

@@ -5,8 +5,8 @@
 //! one step's batch ── data_groups equal groups, summed by a fixed tree ── micro-batches, summed in order
 //! ```
 
-use triax_spec::Run;
 use triax_spec::run::{NumericsMode, ScheduleKind};
+use triax_spec::{Model, Run};
 
 /// Numbers that fit together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,19 +212,22 @@ impl Layout {
 }
 
 fn own_bits(run: &Run, tensor: usize) -> Option<String> {
-    let shards = run.numerics.tensor_shards;
     match run.numerics.mode {
         NumericsMode::Fast => Some("numerics.mode = \"fast\"".into()),
-        NumericsMode::Exact if !shards.is_multiple_of(tensor) => {
-            Some(format!("tensor {tensor} does not divide numerics.tensor_shards {shards}"))
+        NumericsMode::Exact => {
+            let shards = run.numerics.tensor_shards;
+            partial_shards("numerics.tensor_shards", shards, tensor).or_else(|| odd_rows(&run.model, tensor))
         }
-        NumericsMode::Exact => odd_rows(run, tensor),
     }
 }
 
+/// A rank's part of a sum is a node of the tree over the virtual shards only if it holds whole ones.
+pub(crate) fn partial_shards(what: &str, shards: usize, tensor: usize) -> Option<String> {
+    (!shards.is_multiple_of(tensor)).then(|| format!("tensor {tensor} does not divide {what} {shards}"))
+}
+
 /// Products are summed in shards that end at even elements, and so must the ranks' parts of them.
-fn odd_rows(run: &Run, tensor: usize) -> Option<String> {
-    let model = &run.model;
+pub(crate) fn odd_rows(model: &Model, tensor: usize) -> Option<String> {
     let inner = [("heads · head_dim", model.heads * model.head_dim), ("ffn", model.ffn)];
     let (what, size) =
         inner.into_iter().find(|(_, size)| !(size / tensor).is_multiple_of(2) && tensor > 1)?;

@@ -22,6 +22,7 @@ mod rules;
 pub mod run;
 pub mod schedule;
 mod settings;
+pub mod split;
 mod write;
 
 pub use amount::Progress;

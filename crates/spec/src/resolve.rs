@@ -154,7 +154,7 @@ impl Resolver<'_> {
             },
             numerics: Numerics {
                 mode: self.name("numerics.mode").unwrap_or(NumericsMode::Exact),
-                tensor_shards: self.size("numerics.tensor_shards").unwrap_or(8),
+                tensor_shards: self.size("numerics.tensor_shards").unwrap_or(crate::split::SHARDS),
                 data_groups: self.size("numerics.data_groups").unwrap_or(0),
             },
             device: Device {

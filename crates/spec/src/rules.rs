@@ -5,6 +5,7 @@ use crate::keys::KEYS;
 use crate::model::Positions;
 use crate::run::{Amount, Decay, GlobalBatch, Precision, Run, Source, SpikeAction};
 use crate::settings::Settings;
+use crate::split;
 
 struct Rule {
     /// The keys whose values it compares; a problem is shown at the first of them that was written.
@@ -184,29 +185,16 @@ static RULES: &[Rule] = &[
     Rule {
         keys: &["layout.tensor", "model.heads", "model.kv_heads", "model.ffn", "model.preset"],
         broken: |run| {
-            let (model, tensor) = (&run.model, run.layout.tensor);
-            let sizes = [("heads", model.heads), ("kv_heads", model.kv_heads), ("ffn", model.ffn)];
-            let (what, size) = sizes.into_iter().find(|(_, size)| size % tensor != 0)?;
-            let works: Vec<usize> = (1..=model.kv_heads)
-                .filter(|t| sizes.iter().all(|(_, size)| size.is_multiple_of(*t)))
-                .collect();
-            let nearest = works.iter().copied().min_by_key(|t| t.abs_diff(tensor)).unwrap_or(1);
-            Some((
-                format!("{what} {size} cannot be split by tensor {tensor}: use {}", or_list(&works)),
-                format!("layout.tensor = {nearest}"),
-            ))
+            let (rule, nearest) = split::refuse_tensor(&run.model, run.layout.tensor)?;
+            Some((rule, format!("layout.tensor = {nearest}")))
         },
     },
     Rule {
         keys: &["layout.pipeline", "layout.chunks", "model.layers", "model.preset"],
         broken: |run| {
-            let (layers, stages, chunks) = (run.model.layers, run.layout.pipeline, run.layout.chunks);
-            (layers < stages * chunks).then(|| {
-                (
-                    format!("{layers} layers cannot fill {stages} stages of {chunks} chunks"),
-                    format!("layout.pipeline = {}", (layers / chunks).max(1).min(stages)),
-                )
-            })
+            let (stages, chunks) = (run.layout.pipeline, run.layout.chunks);
+            let (rule, most) = split::refuse_pipeline(&run.model, stages, chunks)?;
+            Some((rule, format!("layout.pipeline = {most}")))
         },
     },
     Rule {
@@ -308,15 +296,6 @@ fn broken_ramp(batch: &GlobalBatch) -> Option<(String, String)> {
         ))
     } else {
         None
-    }
-}
-
-/// `1, 2 or 4`.
-fn or_list(numbers: &[usize]) -> String {
-    let words: Vec<String> = numbers.iter().map(usize::to_string).collect();
-    match words.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-        _ => words.join(""),
     }
 }
 

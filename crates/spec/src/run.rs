@@ -260,7 +260,7 @@ pub enum NumericsMode {
 
 impl Default for Numerics {
     fn default() -> Self {
-        Self { mode: NumericsMode::Exact, tensor_shards: 8, data_groups: 0 }
+        Self { mode: NumericsMode::Exact, tensor_shards: crate::split::SHARDS, data_groups: 0 }
     }
 }
 

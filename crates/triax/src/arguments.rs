@@ -344,6 +344,8 @@ pub(crate) struct Generate {
     pub(crate) tokenizer: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
+    #[command(flatten)]
+    pub(crate) ranks: RanksArguments,
     /// Print the result as one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,
@@ -398,6 +400,8 @@ pub(crate) struct Serve {
     pub(crate) drain_seconds: u64,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
+    #[command(flatten)]
+    pub(crate) ranks: RanksArguments,
 }
 
 #[derive(Debug, Args)]
@@ -642,6 +646,14 @@ pub(crate) struct DeviceArguments {
     /// Instructions of the CPU device; auto takes the best this machine has
     #[arg(long, default_value = "auto", value_parser = names::<Kernel>(Kernel::NAMES))]
     pub(crate) kernel: Kernel,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RanksArguments {
+    /// Share the network between ranks that are threads: tensor ranks split each layer, pipeline stages hold
+    /// consecutive ones. Results are the same bits
+    #[arg(long, value_name = "tp=…,pp=…")]
+    pub(crate) layout: Option<String>,
 }
 
 /// Parses one of `names`; help and errors list them.

@@ -1,6 +1,8 @@
 //! Layouts in one word of a command line: `tp=2,pp=2,dp=2,zero=1,sp=1,schedule=zb-h1,chunks=1,recompute=full`.
 
 use crate::failure::Failure;
+use triax_plan::InferenceLayout;
+use triax_spec::Model;
 use triax_spec::run::{Layout, Recompute, ScheduleKind};
 
 const KEYS: &str = "tp, pp, dp, zero, sp, schedule, chunks, recompute, mb";
@@ -44,6 +46,21 @@ pub(crate) fn parse(text: &str, micro_batch: usize) -> Result<Layout, Failure> {
     Ok(layout)
 }
 
+/// Reads the layout of ranks that generate and score with `model`: `tp` and `pp` alone, one rank where nothing is said.
+pub(crate) fn of_inference(text: Option<&str>, model: &Model) -> Result<InferenceLayout, Failure> {
+    let Some(text) = text else { return Ok(InferenceLayout::SINGLE) };
+    let asked = parse(text, 1)?;
+    let Layout { tensor, pipeline, .. } = asked;
+    if asked != (Layout { tensor, pipeline, ..Layout::single(1) }) {
+        return Err(Failure::usage(format!(
+            "the layout `{text}` says more than how a network is shared out"
+        ))
+        .help("generating and scoring take tp and pp, such as tp=2,pp=1; the other keys are for training"));
+    }
+    InferenceLayout::new(model, tensor, pipeline)
+        .map_err(|error| Failure::usage(format!("the layout `{text}`: {error}")))
+}
+
 /// The layout in the same form.
 pub(crate) fn show(layout: &Layout) -> String {
     let Layout { tensor, pipeline, data, zero, schedule, chunks, recompute, .. } = layout;
@@ -80,6 +97,24 @@ mod tests {
             ["tp=1,pp=1,dp=1", "tp=2,pp=4,dp=2,zero=1,sp=1,schedule=interleaved,chunks=2,recompute=full"]
         {
             assert_eq!(show(&parse(text, 1).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn a_layout_that_generates_shares_the_network_alone() {
+        let model = &triax_spec::presets::find("gpt2-124m").unwrap().model;
+        let layout = |text| of_inference(Some(text), model);
+        assert_eq!(layout("tp=2,pp=3").unwrap().world(), 6);
+        assert_eq!(of_inference(None, model).unwrap(), InferenceLayout::SINGLE);
+        for (text, says) in [
+            ("dp=2", "more than how a network is shared out"),
+            ("pp=2,schedule=zb-h1", "more than how"),
+            ("tp=5", "heads 12 cannot be split by tensor 5"),
+            ("tp=3", "use 1, 2 or 4"),
+            ("pp=13", "use at most 12"),
+        ] {
+            let message = layout(text).unwrap_err().to_string();
+            assert!(message.contains(says), "{text}: {message}");
         }
     }
 

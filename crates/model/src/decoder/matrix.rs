@@ -1,13 +1,12 @@
 //! The weights of a decoder: planned by name, then loaded one after the other through one staging buffer, so
 //! that no second copy of the model is ever in memory.
 
-use crate::{Declaration, ModelError, TensorSource};
+use crate::{Declaration, ModelError, TensorSource, TensorSplit};
+use std::ops::Range;
+use triax_spec::split::SHARDS;
 use triax_tensor::{
     Class, DType, Device, DeviceExt, Epilogue, Gemm, Need, Operand, Packed, Quantised, Table, View,
 };
-
-/// Virtual shards of sums over the dimension that a row-parallel layer splits, as in training.
-const SHARDS: usize = 8;
 
 /// A linear layer's weight, ready for products, and its bias.
 #[derive(Clone, Copy)]
@@ -20,13 +19,26 @@ pub(super) struct Matrix {
 impl Matrix {
     /// `out = epilogue(x · W + bias)`.
     pub(super) fn product(&self, device: &mut dyn Device, x: View, out: View, epilogue: Epilogue) {
+        self.gemm(device, x, out, Epilogue { bias: self.bias, ..epilogue });
+    }
+
+    /// `partial = x · W`, f32, this rank's part of a row-split layer's sum; the bias comes behind the sum.
+    pub(super) fn partial(&self, device: &mut dyn Device, x: View, partial: View) {
+        self.gemm(device, x, partial, Epilogue::default());
+    }
+
+    pub(super) const fn bias(&self) -> Option<View> {
+        self.bias
+    }
+
+    fn gemm(&self, device: &mut dyn Device, x: View, out: View, epilogue: Epilogue) {
         device.gemm(&Gemm {
             left: Operand::InnerCols(x),
             right: self.operand,
             out,
             inner_shards: self.inner_shards,
             accumulate: false,
-            epilogue: Epilogue { bias: self.bias, ..epilogue },
+            epilogue,
         });
     }
 
@@ -56,6 +68,8 @@ enum Place {
 pub(super) struct Loader<'s> {
     source: &'s dyn TensorSource,
     declarations: Vec<Declaration>,
+    /// The rank's part of each.
+    tensor: TensorSplit,
     dtype: DType,
     places: Vec<(usize, Place)>,
     /// f32, as long as the largest parameter that is staged.
@@ -63,14 +77,21 @@ pub(super) struct Loader<'s> {
 }
 
 impl<'s> Loader<'s> {
-    pub(super) fn new(source: &'s dyn TensorSource, declarations: Vec<Declaration>, dtype: DType) -> Self {
-        Self { source, declarations, dtype, places: Vec::new(), staging: None }
+    pub(super) fn new(
+        source: &'s dyn TensorSource,
+        declarations: Vec<Declaration>,
+        tensor: TensorSplit,
+        dtype: DType,
+    ) -> Self {
+        Self { source, declarations, tensor, dtype, places: Vec::new(), staging: None }
     }
 
+    /// A declared parameter's number, and the dims of this rank's part of it.
     fn find(&self, name: &str) -> Option<(usize, [usize; 2])> {
         let index = self.declarations.iter().position(|d| d.name == name)?;
-        let dims = &self.declarations[index].dims;
-        Some((index, if let [rows, cols] = dims[..] { [rows, cols] } else { [1, dims[0]] }))
+        let declaration = &self.declarations[index];
+        let held = self.tensor.part(declaration.split, declaration.dims[0]).len();
+        Some((index, if let [_, cols] = declaration.dims[..] { [held, cols] } else { [1, held] }))
     }
 
     /// A parameter kept in f32, if the model has it.
@@ -123,13 +144,13 @@ impl<'s> Loader<'s> {
         };
         self.places.push((index, place));
         let bias = if tied.is_none() { self.plain(table, &format!("{name}.bias")) } else { None };
-        Matrix { operand, bias, inner_shards: if rows { SHARDS } else { 1 } }
+        Matrix { operand, bias, inner_shards: if rows { (SHARDS / self.tensor.size).max(1) } else { 1 } }
     }
 
     /// Plans the staging buffer; after all parameters.
     pub(super) fn stage(&mut self, table: &mut Table) {
         let staged = self.places.iter().filter(|(_, place)| matches!(place, Place::Packed { .. }));
-        let longest = staged.map(|&(index, _)| self.declarations[index].elements()).max().unwrap_or(0);
+        let longest = staged.map(|&(index, _)| self.held(index).len()).max().unwrap_or(0);
         self.staging = Some(table.add("staging", Class::Workspace, DType::F32, 1, longest));
     }
 
@@ -139,9 +160,9 @@ impl<'s> Loader<'s> {
         for (index, place) in &self.places {
             let declaration = &self.declarations[*index];
             match *place {
-                Place::Plain(view) => device.upload_slice(view, &self.values(declaration)?),
+                Place::Plain(view) => device.upload_slice(view, &self.values(*index)?),
                 Place::Packed { to, rows } => {
-                    let values = self.values(declaration)?;
+                    let values = self.values(*index)?;
                     let view = staging.flat_range(0, values.len());
                     device.upload_slice(view, &values);
                     let from = match rows {
@@ -157,28 +178,26 @@ impl<'s> Loader<'s> {
         Ok(())
     }
 
-    fn values(&self, declaration: &Declaration) -> Result<Vec<f32>, ModelError> {
-        let values = self.source.tensor(&declaration.name)?;
-        let expected = declaration.elements();
-        if values.len() == expected {
-            Ok(values)
-        } else {
-            Err(wrong_length(declaration, values.len(), expected))
-        }
+    /// The elements of a parameter that this rank holds.
+    fn held(&self, index: usize) -> Range<usize> {
+        let declaration = &self.declarations[index];
+        let rows = self.tensor.part(declaration.split, declaration.dims[0]);
+        let row: usize = declaration.dims[1..].iter().product();
+        rows.start * row..rows.end * row
+    }
+
+    fn values(&self, index: usize) -> Result<Vec<f32>, ModelError> {
+        let Declaration { name, dims, .. } = &self.declarations[index];
+        self.source.elements(name, dims, self.held(index))
     }
 
     fn blocks(&self, declaration: &Declaration, to: Quantised) -> Result<Vec<u8>, ModelError> {
         let blocks = self.source.blocks(&declaration.name)?;
         let expected = to.outer * to.coding.row_bytes(to.inner);
         if blocks.len() == expected {
-            Ok(blocks)
-        } else {
-            Err(wrong_length(declaration, blocks.len(), expected))
+            return Ok(blocks);
         }
+        let (name, dims) = (declaration.name.clone(), declaration.dims.clone());
+        Err(ModelError::TensorLength { name, found: blocks.len(), expected, dims })
     }
-}
-
-fn wrong_length(declaration: &Declaration, found: usize, expected: usize) -> ModelError {
-    let (name, dims) = (declaration.name.clone(), declaration.dims.clone());
-    ModelError::TensorLength { name, found, expected, dims }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use triax_model::gguf::{self, Metadata, Stored, Value};
-use triax_model::{ModelError, Requantised, Session, Stage, TensorSource, declare};
+use triax_model::{Declaration, ModelError, Requantised, Session, Stage, TensorSource, declare};
 use triax_spec::model::{Init, Mask, Model};
 use triax_tensor::cpu::{Cpu, Kernel};
 use triax_tensor::reference::Reference;
@@ -98,13 +98,21 @@ fn logits(model: &Model, source: &dyn TensorSource, device: Box<dyn Device>, pie
     logits
 }
 
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).fold(0.0, |m, (a, b)| m.max((a - b).abs()))
+/// Root of the mean square.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    let squares: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    (squares / a.len() as f64).sqrt()
 }
 
-/// Small networks with int8 activations: an element is off by 1/254 of its group's largest at each product, which
-/// sums of independent errors keep near a hundredth of the logits' size.
-const ALLOWED: f32 = 0.03;
+/// How far rounding activations may take the logits from `exact`: the farthest of eight networks that round at random,
+/// with twice the variance of rounding to nearest.
+fn allowed(model: &Model, source: &dyn TensorSource, text: &[u32], exact: &[f32]) -> f64 {
+    let far = |seed| {
+        let device = Box::new(Reference::rounding_at_random(seed));
+        distance(&logits(model, source, device, &[text]), exact)
+    };
+    (0..8).map(far).fold(0.0, f64::max)
+}
 
 #[test]
 fn blocks_are_computed_with_as_they_are_and_pieces_do_not_change_a_bit() {
@@ -116,12 +124,17 @@ fn blocks_are_computed_with_as_they_are_and_pieces_do_not_change_a_bit() {
     let imported = gguf::import(&file).unwrap();
     assert_eq!(imported.coding("layer.0.attention.qkv.weight"), Some(Coding::Q8_0));
     let exact = logits(&model, &imported, Box::new(Reference::new()), &[text]);
+<<<<<<< HEAD
     let size = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     for kernel in [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
+=======
+    let allowed = allowed(&model, &imported, text, &exact);
+    for kernel in [Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
+>>>>>>> lane-d
         let Ok(cpu) = Cpu::new(2, kernel) else { continue };
         let whole = logits(&model, &imported, Box::new(cpu), &[text]);
-        let difference = largest_difference(&whole, &exact);
-        assert!(difference <= ALLOWED * size, "{kernel:?}: {difference} of {size}");
+        let off = distance(&whole, &exact);
+        assert!(0.0 < off && off <= allowed, "{kernel:?}: {off}, allowed {allowed}");
         let cpu = Cpu::new(1, kernel).unwrap();
         let pieces: Vec<&[u32]> = vec![&text[..9], &text[9..10], &text[10..]];
         assert_eq!(whole, logits(&model, &imported, Box::new(cpu), &pieces), "{kernel:?}");
@@ -130,17 +143,57 @@ fn blocks_are_computed_with_as_they_are_and_pieces_do_not_change_a_bit() {
 
 #[test]
 fn a_source_is_quantised_while_it_is_loaded() {
-    for (coding, allowed) in [(Coding::Q8_0, ALLOWED), (Coding::Q4_1, 0.5)] {
-        let model = model(false);
-        let text: &[u32] = &[3, 1, 4, 1, 5];
-        let exact = logits(&model, &Tensors::of(&model), Box::new(Reference::new()), &[text]);
-        let size = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let model = model(false);
+    let text: &[u32] = &[3, 1, 4, 1, 5];
+    for coding in [Coding::Q8_0, Coding::Q4_1] {
+        let numbers = Tensors::of(&model);
         let source = Requantised::new(&model, Box::new(Tensors::of(&model)), coding);
-        let on_reference = logits(&model, &source, Box::new(Reference::new()), &[text]);
-        assert!(largest_difference(&on_reference, &exact) <= allowed * size, "{}", coding.name());
-        let cpu = Cpu::new(2, Kernel::Auto).unwrap();
-        let on_cpu = logits(&model, &source, Box::new(cpu), &[text]);
-        assert!(largest_difference(&on_cpu, &on_reference) <= ALLOWED * size, "{}", coding.name());
+        for d in declare(&model, &Stage::whole(&model)).iter().filter(|d| source.coding(&d.name).is_some()) {
+            let row_wise = !d.name.ends_with("output.weight") && !d.name.ends_with("down.weight");
+            weights_are_half_a_step_off(
+                &numbers.0[&d.name],
+                &source.blocks(&d.name).unwrap(),
+                d,
+                coding,
+                row_wise,
+            );
+        }
+        let exact = logits(&model, &source, Box::new(Reference::new()), &[text]);
+        let allowed = allowed(&model, &source, text, &exact);
+        let on_cpu = logits(&model, &source, Box::new(Cpu::new(2, Kernel::Auto).unwrap()), &[text]);
+        let off = distance(&on_cpu, &exact);
+        assert!(0.0 < off && off <= allowed, "{}: {off}, allowed {allowed}", coding.name());
+    }
+}
+
+/// Rows of the linear layer, block by block: a code is the nearest, its scale and minimum are rounded to f16.
+fn weights_are_half_a_step_off(
+    numbers: &[f32],
+    blocks: &[u8],
+    declaration: &Declaration,
+    coding: Coding,
+    row_wise: bool,
+) {
+    let [rows, cols] = declaration.dims[..] else { panic!("{declaration:?} is no matrix") };
+    let (outer, inner) = if row_wise { (rows, cols) } else { (cols, rows) };
+    let mut values = vec![0.0; inner];
+    for (row, blocks) in blocks.chunks_exact(coding.row_bytes(inner)).enumerate() {
+        coding.dequantise(blocks, &mut values);
+        let number = |i: usize| numbers[if row_wise { row * inner + i } else { i * outer + row }];
+        for first in (0..inner).step_by(32) {
+            let group: Vec<f32> = (first..(first + 32).min(inner)).map(number).collect();
+            let (low, high) = group.iter().fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+            let largest = high.max(-low);
+            let (step, steps) = match coding {
+                Coding::Q8_0 => (largest / 127.0, 127.0),
+                _ => ((high - low) / 15.0, 15.0),
+            };
+            // An f16 is off by 2⁻¹¹ of itself: the scale at each of up to `steps` steps, and the minimum.
+            let allowed = step * (0.5 + steps * 2f32.powi(-11)) + largest * 2f32.powi(-11) + 1e-7;
+            for (&number, &value) in group.iter().zip(&values[first..]) {
+                assert!((number - value).abs() <= allowed, "{}: {number} is {value}", declaration.name);
+            }
+        }
     }
 }
 

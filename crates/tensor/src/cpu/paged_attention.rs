@@ -16,8 +16,15 @@ use super::math::{self, Act, for_act};
 use super::memory::assert_disjoint;
 use crate::{PagedAttention, View};
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 #[cfg(test)]
 mod tests;
+
+#[cfg(not(target_arch = "x86_64"))]
+use Act as Cached;
+#[cfg(target_arch = "x86_64")]
+use avx512::Cached;
 
 /// Neighbours in a vector.
 const LANES: usize = 16;
@@ -127,7 +134,7 @@ struct Queries<'a> {
     seen: [usize; QUERIES],
 }
 
-fn attend<T: Act, C: Act>(cpu: &mut Cpu, op: &PagedAttention, qkv: View, out: View, tokens: &[Token<'_>]) {
+fn attend<T: Act, C: Cached>(cpu: &mut Cpu, op: &PagedAttention, qkv: View, out: View, tokens: &[Token<'_>]) {
     let PagedAttention { heads, kv_heads, head_dim, block, scale, .. } = *op;
     let group = heads / kv_heads;
     let longest = tokens.iter().map(|token| token.seen).max().unwrap_or(0);
@@ -202,7 +209,7 @@ fn store<T: Act>(to: &mut [T], from: &[f32]) {
 
 /// `R` queries, `V` vectors side by side. `vectors` `[head_dim][R]`, `scores` `[R][longest]`, `outputs`
 /// `[R][head_dim]`.
-fn tile<C: Act, const R: usize, const V: usize>(
+fn tile<C: Cached, const R: usize, const V: usize>(
     isa: Isa,
     head: &Head<'_, C>,
     queries: &Queries<'_>,
@@ -213,12 +220,19 @@ fn tile<C: Act, const R: usize, const V: usize>(
     match isa {
         // On x86-64 without FMA a fused multiply-add would call a library.
         Isa::Portable => {
-            body::<C, R, V, { cfg!(target_arch = "aarch64") }>(head, queries, vectors, scores, outputs);
+            body::<C, R, V, { cfg!(target_arch = "aarch64") }, false>(
+                head, queries, vectors, scores, outputs,
+            );
         }
         #[cfg(target_arch = "x86_64")]
-        _ => isa.vectorize(
+        Isa::Avx2 => isa.vectorize(
             #[inline(always)]
-            || body::<C, R, V, true>(head, queries, vectors, scores, outputs),
+            || body::<C, R, V, true, false>(head, queries, vectors, scores, outputs),
+        ),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Bf16 => isa.vectorize(
+            #[inline(always)]
+            || body::<C, R, V, true, true>(head, queries, vectors, scores, outputs),
         ),
     }
 }
@@ -228,8 +242,9 @@ fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// `AVX512`: the machine has it.
 #[inline(always)]
-fn body<C: Act, const R: usize, const V: usize, const FUSED: bool>(
+fn body<C: Cached, const R: usize, const V: usize, const FUSED: bool, const AVX512: bool>(
     head: &Head<'_, C>,
     queries: &Queries<'_>,
     vectors: &[f32],
@@ -242,10 +257,10 @@ fn body<C: Act, const R: usize, const V: usize, const FUSED: bool>(
     let mut first = 0;
     while first < whole {
         if whole - first >= V * LANES {
-            score::<C, R, V, FUSED>(head, queries.table, vectors, first, scores, stride);
+            score::<C, R, V, FUSED, AVX512>(head, queries.table, vectors, first, scores, stride);
             first += V * LANES;
         } else {
-            score::<C, R, 1, FUSED>(head, queries.table, vectors, first, scores, stride);
+            score::<C, R, 1, FUSED, AVX512>(head, queries.table, vectors, first, scores, stride);
             first += LANES;
         }
     }
@@ -258,10 +273,28 @@ fn body<C: Act, const R: usize, const V: usize, const FUSED: bool>(
     while first < head.head_dim {
         let rest = head.head_dim - first;
         if rest >= V * LANES {
-            weigh::<C, R, V, FUSED>(head, queries.table, scores, stride, seen, first, &totals, outputs);
+            weigh::<C, R, V, FUSED, AVX512>(
+                head,
+                queries.table,
+                scores,
+                stride,
+                seen,
+                first,
+                &totals,
+                outputs,
+            );
             first += V * LANES;
         } else if rest >= LANES {
-            weigh::<C, R, 1, FUSED>(head, queries.table, scores, stride, seen, first, &totals, outputs);
+            weigh::<C, R, 1, FUSED, AVX512>(
+                head,
+                queries.table,
+                scores,
+                stride,
+                seen,
+                first,
+                &totals,
+                outputs,
+            );
             first += LANES;
         } else {
             weigh_one::<C, FUSED>(head, queries, scores, stride, first, &totals, outputs);
@@ -272,7 +305,7 @@ fn body<C: Act, const R: usize, const V: usize, const FUSED: bool>(
 
 /// Scores of the keys `first..first + V · LANES`.
 #[inline(always)]
-fn score<C: Act, const R: usize, const V: usize, const FUSED: bool>(
+fn score<C: Cached, const R: usize, const V: usize, const FUSED: bool, const AVX512: bool>(
     head: &Head<'_, C>,
     table: &[u32],
     vectors: &[f32],
@@ -280,6 +313,11 @@ fn score<C: Act, const R: usize, const V: usize, const FUSED: bool>(
     scores: &mut [f32],
     stride: usize,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if AVX512 {
+        // SAFETY: the machine has the instructions.
+        return unsafe { avx512::score::<C, R, V>(head, table, vectors, first, scores, stride) };
+    }
     let mut sums = [[[0.0f32; LANES]; V]; R];
     let mut parts: [&[C]; V] = [&[]; V];
     for (v, part) in parts.iter_mut().enumerate() {
@@ -338,7 +376,7 @@ fn probabilities(scores: &mut [f32], seen: usize) -> f32 {
 
 /// Output elements `first..first + V · LANES` of all queries.
 #[inline(always)]
-fn weigh<C: Act, const R: usize, const V: usize, const FUSED: bool>(
+fn weigh<C: Cached, const R: usize, const V: usize, const FUSED: bool, const AVX512: bool>(
     head: &Head<'_, C>,
     table: &[u32],
     scores: &[f32],
@@ -348,6 +386,13 @@ fn weigh<C: Act, const R: usize, const V: usize, const FUSED: bool>(
     totals: &[f32; R],
     outputs: &mut [f32],
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if AVX512 {
+        // SAFETY: the machine has the instructions.
+        return unsafe {
+            avx512::weigh::<C, R, V>(head, table, scores, stride, seen, first, totals, outputs)
+        };
+    }
     let mut sums = [[[0.0f32; LANES]; V]; R];
     for (index, &id) in table.iter().enumerate().take(seen.div_ceil(head.block)) {
         let start = index * head.block;

@@ -8,13 +8,18 @@
 //! Integer sums are exact; each output element is one chain of f32 multiply-adds over the groups in order, so
 //! a row's bits depend on the row alone: not on the other rows, the threads or the tile. Rounding x is the
 //! one approximation: at most `max |x| / 254` an element of its group. Up to [`FEW`] rows read 4-bit codes
-//! as they lie in memory, which is what bounds decoding; more rows unpack a pair of panels once.
+//! as they lie in memory, which is what bounds decoding; more rows unpack a pair of panels once, and sixteen at a
+//! time go through tiles of bytes (`amx.rs`) where the machine has them.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod layout;
 mod plain;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
+#[cfg(target_arch = "x86_64")]
+mod wide_rounding;
 
 use super::Cpu;
 use super::gemm::{self, Finish, Store, Tile};
@@ -95,7 +100,7 @@ fn typed<T: Act, O: Act>(cpu: &mut Cpu, gemm: &Gemm, matrix: Quantised) {
         for row in rows {
             isa.vectorize(
                 #[inline(always)]
-                || rounded.round(row, &x[row * inner..(row + 1) * inner]),
+                || rounded.round(isa, row, &x[row * inner..(row + 1) * inner]),
             );
         }
     });
@@ -152,7 +157,7 @@ impl Product<'_> {
             return;
         }
         let mut values = Values([0.0; MOST_ROWS * PANELS * LANES]);
-        let mut row = 0;
+        let mut row = self.tall_tiles(form, &weights, (col, panels.len()), &mut values, finish);
         while row < self.rows {
             let rows = match self.rows - row {
                 1 => 1,
@@ -170,6 +175,59 @@ impl Product<'_> {
             );
             row += rows;
         }
+    }
+}
+
+impl Product<'_> {
+    /// Sixteen rows at a time, where the machine has tiles of bytes; the number of rows that are done.
+    #[cfg(target_arch = "x86_64")]
+    fn tall_tiles(
+        &self,
+        form: Form,
+        weights: &Weights<'_>,
+        (first, panels): (usize, usize),
+        values: &mut Values,
+        finish: &impl Finish,
+    ) -> usize {
+        let fits = form.parts == 1 && !form.nibbles && self.rows >= amx::ROWS;
+        if !fits || !matches!(self.isa, Isa::Avx512 | Isa::Avx512Bf16) || !amx::is_there() {
+            return 0;
+        }
+        let mut tiles = amx::Tiles::new();
+        let values = values.0.first_chunk_mut().expect("a tile of sixteen rows and one panel is no larger");
+        let done = self.rows / amx::ROWS * amx::ROWS;
+        for row in (0..done).step_by(amx::ROWS) {
+            for (panel, col) in (first..self.outer).step_by(LANES).take(panels).enumerate() {
+                tiles.product(form, weights, &self.rounded, row, panel, values);
+                let cols = LANES.min(self.outer - col);
+                let tile = Tile {
+                    values: &mut *values,
+                    stride: LANES,
+                    panel: col / LANES,
+                    row,
+                    rows: amx::ROWS,
+                    col,
+                    cols,
+                };
+                self.isa.vectorize(
+                    #[inline(always)]
+                    || finish.finish(tile),
+                );
+            }
+        }
+        done
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn tall_tiles(
+        &self,
+        _form: Form,
+        _weights: &Weights<'_>,
+        _panels: (usize, usize),
+        _values: &mut Values,
+        _finish: &impl Finish,
+    ) -> usize {
+        0
     }
 }
 

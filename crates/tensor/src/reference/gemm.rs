@@ -3,6 +3,7 @@
 use super::check;
 use super::elementwise::{gelu_derivative, gelu_of};
 use super::memory::{Matrix, Memory, rounded};
+use super::rounding::Rounding;
 use crate::{Activation, DType, Gemm, Operand, Packed, Quantised, View};
 
 pub(super) fn pack(memory: &mut Memory, from: Operand, to: Packed) {
@@ -23,10 +24,13 @@ pub(super) fn pack(memory: &mut Memory, from: Operand, to: Packed) {
     memory.write(target, &matrix);
 }
 
-pub(super) fn gemm(memory: &mut Memory, gemm: &Gemm) {
+pub(super) fn gemm(memory: &mut Memory, gemm: &Gemm, rounding: Option<&mut Rounding>) {
     check(gemm);
     let (m, n) = (gemm.out.rows, gemm.out.cols);
-    let left = outer_inner(memory, gemm.left);
+    let mut left = outer_inner(memory, gemm.left);
+    if let (Some(rounding), Operand::Quantised(_)) = (rounding, gemm.right) {
+        rounding.round(&mut left);
+    }
     let right = outer_inner(memory, gemm.right);
 
     let mut value = Matrix::zeros(m, n);

@@ -16,6 +16,7 @@ mod memory;
 mod norm;
 mod optimizer;
 mod paged_attention;
+mod rounding;
 
 use crate::philox::Stream;
 use crate::{
@@ -24,17 +25,26 @@ use crate::{
     PagedAttention, Quantised, ResidualAdd, Rotary, RotaryRows, View,
 };
 use memory::Memory;
+use rounding::Rounding;
 
 /// The reference device; see the module's text.
 #[derive(Debug, Default)]
 pub struct Reference {
     memory: Memory,
+    rounding: Option<Rounding>,
 }
 
 impl Reference {
     /// A device with an empty arena.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A device whose products with quantised weights round each row to int8, as fast kernels do, but at random
+    /// (`rounding.rs`): its results lie from the exact ones as far as a fast kernel's may, and √2 times as far as
+    /// they should.
+    pub fn rounding_at_random(seed: u64) -> Self {
+        Self { memory: Memory::default(), rounding: Some(Rounding::new(seed)) }
     }
 }
 
@@ -106,7 +116,7 @@ impl Device for Reference {
     }
 
     fn gemm(&mut self, gemm: &Gemm) {
-        gemm::gemm(&mut self.memory, gemm);
+        gemm::gemm(&mut self.memory, gemm, self.rounding.as_mut());
     }
 
     fn column_sums(&mut self, x: View, sums: View) {

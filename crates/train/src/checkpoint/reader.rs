@@ -197,13 +197,39 @@ impl TensorSource for Checkpoint {
     fn tensor(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let mut values = Vec::new();
         let read = self.read(&Moment::Weight.of(name), |_, piece| values.extend_from_slice(piece));
-        match read {
-            Ok(()) => Ok(values),
-            Err(CheckpointError::Mismatch { .. }) => Err(ModelError::NoTensor {
+        read.map(|()| values).map_err(|error| self.model_error(name, &error))
+    }
+
+    /// Reads no more of the files than these.
+    fn elements(&self, name: &str, dims: &[usize], range: Range<usize>) -> Result<Vec<f32>, ModelError> {
+        let stored = Moment::Weight.of(name);
+        if let Some(&index) = self.by_name.get(&stored) {
+            let found = self.manifest.tensors[index].elements();
+            let found = found.expect("sizes were checked when the manifest was read") as usize;
+            let expected: usize = dims.iter().product();
+            if found != expected {
+                return Err(ModelError::TensorLength {
+                    name: name.into(),
+                    found,
+                    expected,
+                    dims: dims.to_vec(),
+                });
+            }
+        }
+        let mut values = Vec::with_capacity(range.len());
+        let read = self.read_range(&stored, &range, |_, piece| values.extend_from_slice(piece));
+        read.map(|()| values).map_err(|error| self.model_error(name, &error))
+    }
+}
+
+impl Checkpoint {
+    fn model_error(&self, name: &str, error: &CheckpointError) -> ModelError {
+        match error {
+            CheckpointError::Mismatch { .. } => ModelError::NoTensor {
                 name: name.into(),
                 available: format!("{} tensors in {}", self.manifest.tensors.len(), self.folder.display()),
-            }),
-            Err(error) => Err(ModelError::File { path: self.folder.clone(), what: error.to_string() }),
+            },
+            error => ModelError::File { path: self.folder.clone(), what: error.to_string() },
         }
     }
 }

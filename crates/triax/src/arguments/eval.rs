@@ -1,6 +1,6 @@
 //! Arguments of `triax eval`.
 
-use super::{DeviceArguments, Quantise, names};
+use super::{DeviceArguments, Quantise, RanksArguments, names};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use triax_eval::Draw;
@@ -51,6 +51,8 @@ pub(crate) struct Eval {
     pub(crate) key_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArguments,
+    #[command(flatten)]
+    pub(crate) ranks: RanksArguments,
     /// Print each task's result as one JSON object on standard output
     #[arg(long)]
     pub(crate) json: bool,

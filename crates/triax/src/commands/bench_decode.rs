@@ -7,6 +7,7 @@ use crate::machine;
 use crate::random_steps::median;
 use crate::source::Source;
 use serde::Serialize;
+use std::path::Path;
 use std::time::Instant;
 use triax_model::{Decoder, DecoderOptions, Span};
 use triax_tensor::Device;
@@ -77,7 +78,10 @@ pub(crate) fn run(arguments: &BenchDecode) -> Result<(), Failure> {
         }
     }
     let outcome = Outcome {
-        model: source.described.clone(),
+        // Its last name alone: where it lies is this machine's business.
+        model: Path::new(&source.described)
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into()),
         parameters,
         batch,
         prompt,

@@ -116,7 +116,7 @@ fn local(name: &str, arguments: &Eval) -> Result<Subject, Failure> {
     let tokenizer = source.tokenizer(arguments.tokenizer.as_deref())?;
     let start = arguments.start_token.or(tokenizer.eod());
     let cache = SEQUENCES * source.model.sequence;
-    let engine = engine(&source, &tokenizer, arguments.device, SEQUENCES, cache)?;
+    let engine = engine(&source, &tokenizer, (arguments.device, &arguments.ranks), SEQUENCES, cache)?;
     let identity = format!(
         "{} {} {:?}{}",
         hash(Path::new(&source.described))?,
@@ -151,6 +151,11 @@ fn hash(path: &Path) -> Result<String, Failure> {
 }
 
 fn remote(url: &str, arguments: &Eval) -> Result<Subject, Failure> {
+    if arguments.ranks.layout.is_some() {
+        return Err(Failure::usage(format!(
+            "{url} has a layout of its own: --layout is for networks run here"
+        )));
+    }
     let key = arguments.key_file.as_ref().map(|file| {
         let text = fs::read_to_string(file).context(|| format!("cannot read {}", file.display()))?;
         Ok(text.lines().next().unwrap_or_default().trim().to_owned())

@@ -1,18 +1,19 @@
 //! `triax generate`: continue a text, showing each piece as soon as it is certain.
 
-use crate::arguments::{DeviceArguments, Generate};
+use crate::arguments::{DeviceArguments, Generate, RanksArguments};
 use crate::console::json_line;
 use crate::failure::{Context, Failure};
-use crate::machine;
 use crate::source::Source;
+use crate::{layout, machine};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::time::Instant;
 use triax_data::Tokenizer;
 use triax_infer::{
-    Engine, Event, Finish, GenerateRequest, Generated, InferError, Job, Loading, Sampling, load,
+    Engine, Event, Finish, GenerateRequest, Generated, InferError, Job, Loading, Sampling, load_in_ranks,
 };
+use triax_spec::run::DeviceKind;
 
 #[derive(Serialize)]
 struct Outcome<'a> {
@@ -38,7 +39,8 @@ pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
     sampling.validate().map_err(|error| Failure::usage(error.to_string()))?;
     let source = Source::open(&arguments.model)?.quantised(arguments.quantise);
     let tokenizer = source.tokenizer(arguments.tokenizer.as_deref())?;
-    let mut engine = engine(&source, &tokenizer, arguments.device, 1, source.model.sequence)?;
+    let mut engine =
+        engine(&source, &tokenizer, (arguments.device, &arguments.ranks), 1, source.model.sequence)?;
 
     let begin = Instant::now();
     let mut shown = Shown::new(&tokenizer, arguments);
@@ -66,11 +68,12 @@ pub(crate) fn run(arguments: &Generate) -> Result<(), Failure> {
 }
 
 /// An engine for `sequences` texts of up to the model's context, with memory for `cache` tokens of all of them (at
-/// least one context); bf16 on the CPU device, as trained, f32 on the reference device.
+/// least one context), on one rank or as many as are asked for; bf16 on the CPU device, as trained, f32 on the
+/// reference device.
 pub(crate) fn engine(
     source: &Source,
     tokenizer: &Tokenizer,
-    device: DeviceArguments,
+    (device, ranks): (DeviceArguments, &RanksArguments),
     sequences: usize,
     cache: usize,
 ) -> Result<Engine, Failure> {
@@ -84,7 +87,17 @@ pub(crate) fn engine(
         cache,
         rows: ROWS,
     };
-    let network = load(&source.model, &loading, machine::device(device)?, &*source.tensors)
+    let layout = layout::of_inference(ranks.layout.as_deref(), &source.model)?;
+    if layout.tensor() > 1 && device.device == DeviceKind::Reference {
+        return Err(Failure::usage(
+            "the reference device makes each sum in one piece, which tensor ranks cannot share",
+        )
+        .help("use pp, such as --layout pp=2, or --device cpu"));
+    }
+    let threads = machine::threads_of_a_rank(device.threads, layout.world());
+    let one = DeviceArguments { threads, ..device };
+    let devices = (0..layout.world()).map(|_| machine::device(one)).collect::<Result<_, _>>()?;
+    let network = load_in_ranks(&source.model, &loading, layout, devices, &*source.tensors)
         .context(|| format!("cannot run {}", source.described))?;
     Ok(Engine::new(network, tokenizer.eod()))
 }

@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Serve) -> Result<(), Failure> {
     let name = arguments.name.clone().unwrap_or_else(|| name_of(&arguments.model));
     let texts = usize::from(arguments.texts);
     let cache = arguments.cache_tokens.unwrap_or(texts * USUAL_TEXT);
-    let engine = engine(&source, &tokenizer, arguments.device, texts, cache)?;
+    let engine = engine(&source, &tokenizer, (arguments.device, &arguments.ranks), texts, cache)?;
     drop(source);
     let stop = interrupt::flag()?;
     let limits = Limits {

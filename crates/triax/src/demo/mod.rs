@@ -20,7 +20,7 @@ mod report;
 mod summary;
 mod training;
 
-use crate::arguments::Demo;
+use crate::arguments::{Demo, RanksArguments};
 use crate::commands::generate::{continue_text, decode, engine};
 use crate::console::{Progress, bytes, count, duration, json_line};
 use crate::failure::{Context, Failure, with_causes};
@@ -367,7 +367,8 @@ fn complete(
 ) -> Result<Vec<Completion>, Failure> {
     const TOKENS: usize = 90;
     let sampling = Sampling { temperature: 0.7, top_p: 0.9, seed: 1, ..Sampling::GREEDY };
-    let mut engine = engine(&network, tokenizer, arguments.device, 1, network.model.sequence)?;
+    let alone = RanksArguments { layout: None };
+    let mut engine = engine(&network, tokenizer, (arguments.device, &alone), 1, network.model.sequence)?;
     prompts::prompts(sources, matches!(origin, Origin::Registry(_)))
         .into_iter()
         .map(|prompt| {

@@ -105,5 +105,6 @@ fn a_real_model_says_what_llama_cpp_says() {
     }
 }
 
-/// Nats; see golden/smollm2.py for the differences over ten prompts.
+/// Nats. By `cargo xtask smollm2` rounding may take the two programs 0.60 to 0.84 apart in these texts, and takes them
+/// 0.12 to 0.18.
 const ALLOWED: f64 = 0.3;

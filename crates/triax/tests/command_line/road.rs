@@ -141,6 +141,35 @@ fn generation_streams_the_prompt_and_its_continuation_and_repeats_by_seed() {
 }
 
 #[test]
+fn ranks_that_share_a_checkpoint_say_the_same_and_impossible_layouts_say_what_would_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    trained(folder);
+    let arguments = ["generate", "runs/run", "--prompt", "let value_", "--max-tokens", "12", "--json"];
+    let sample = |layout: &str| {
+        let mut said = lines(&succeed(folder, &[&arguments[..], &["--layout", layout]].concat())).remove(0);
+        said["tokens_per_s"].take();
+        said
+    };
+    let one = sample("tp=1");
+    assert_eq!(one["tokens"].as_array().unwrap().len(), 12);
+    for layout in ["tp=2", "pp=2", "tp=2,pp=2"] {
+        assert_eq!(sample(layout), one, "{layout}");
+    }
+    for (layout, says) in
+        [("tp=3", "cannot be split by tensor 3: use 1"), ("pp=9", "use at most 2"), ("dp=2", "tp and pp")]
+    {
+        let refused = run(folder, &[&arguments[..], &["--layout", layout]].concat());
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(errors(&refused).contains(says), "{}", errors(&refused));
+    }
+    let refused = run(folder, &[&arguments[..], &["--layout", "tp=2", "--quantise", "int8"]].concat());
+    assert!(errors(&refused).contains("use tensor 1"), "{}", errors(&refused));
+    let refused = run(folder, &[&arguments[..], &["--layout", "tp=2", "--device", "reference"]].concat());
+    assert!(errors(&refused).contains("--device cpu"), "{}", errors(&refused));
+}
+
+#[test]
 fn bad_lines_are_refused_by_place_or_counted_when_asked() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -195,3 +195,22 @@ fn pieces_batches_and_threads_do_not_change_a_bit() {
         }
     }
 }
+
+#[test]
+fn wide_vectors_give_the_bits_of_narrow_ones() {
+    for (heads, kv_heads, head_dim) in [(9, 3, 64), (4, 4, 16), (6, 2, 40), (8, 1, 24)] {
+        let shape = shape(2, 70, heads, kv_heads, head_dim);
+        let calls: &[&[(usize, usize)]] = &[&[(0, 50), (1, 3)], &[(1, 1), (0, 1)], &[(0, 19), (1, 66)]];
+        for dtypes in [(DType::F32, DType::F16), (DType::Bf16, DType::Bf16), (DType::F32, DType::F32)] {
+            let on = |kernel| {
+                let mut cpu = Cpu::new(2, kernel).ok()?;
+                Some(paged_in(&mut cpu, &shape, dtypes, calls, None))
+            };
+            let (Some(wide), Some(narrow)) = (on(Kernel::Avx512), on(Kernel::Avx2)) else {
+                println!("skipped: this machine has no AVX-512");
+                return;
+            };
+            assert!(wide == narrow, "{heads} heads of {head_dim}, {dtypes:?}");
+        }
+    }
+}

@@ -1,13 +1,14 @@
 //! Rows of activations rounded to int8, group by group.
 
+use super::super::isa::Isa;
 use super::super::math::Act;
 use super::super::memory::{Block, SharedMut};
 use crate::{DType, View};
 
 /// Groups whose largest magnitude is below this count as zero, so that its inverse is finite.
-const SMALLEST: f32 = 1e-30;
+pub(super) const SMALLEST: f32 = 1e-30;
 /// Adding it rounds to an integer, which is left in the low bits.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 /// Rounded rows while they are written.
 #[derive(Clone, Copy)]
@@ -71,7 +72,7 @@ impl<'a> Rounded<'a> {
 
     /// Rounds one row; different rows may be rounded at the same time.
     #[inline(always)]
-    pub(super) fn round<T: Act>(&self, row: usize, x: &[T]) {
+    pub(super) fn round<T: Act>(&self, isa: Isa, row: usize, x: &[T]) {
         let Self { groups, parts, .. } = *self;
         let sums = row * groups * parts..(row + 1) * groups * parts;
         // SAFETY: a row is rounded by one thread.
@@ -86,28 +87,16 @@ impl<'a> Rounded<'a> {
         for (group, x) in x.chunks(32).enumerate() {
             let mut values = [0.0f32; 32];
             values.iter_mut().zip(x).for_each(|(v, x)| *v = x.to_f32());
-            let (mut largest, mut poison) = ([0.0f32; 16], [0.0f32; 16]);
-            for half in values.as_chunks::<16>().0 {
-                for l in 0..16 {
-                    largest[l] = if half[l].abs() > largest[l] { half[l].abs() } else { largest[l] };
-                    // 0, or NaN for what no code can stand for.
-                    poison[l] += half[l] * 0.0;
-                }
-            }
-            let most = largest.iter().copied().fold(0.0f32, f32::max);
-            let (scale, inverse) = if most < SMALLEST { (0.0, 0.0) } else { (most / 127.0, 127.0 / most) };
-            let scale = scale + poison.iter().sum::<f32>();
-            let mut rounded = [0i32; 32];
-            for l in 0..32 {
-                rounded[l] = (values[l] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-            }
-            for (code, &r) in codes[group * 32..][..32].iter_mut().zip(&rounded) {
-                *code = r as u8;
-            }
+            let codes = codes[group * 32..].first_chunk_mut().expect("every group has 32 codes");
+            let Group { scale, counts: halves } = match isa {
+                // SAFETY: the machine has the instructions.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 | Isa::Avx512Bf16 => unsafe { super::wide_rounding::round(&values, codes) },
+                _ => plain(&values, codes),
+            };
             scales[group] = scale;
-            for (part, rounded) in rounded.chunks_exact(32 / parts).enumerate() {
-                // What the kernels see: the low byte.
-                let count: i32 = rounded.iter().map(|&r| i32::from(r as i8)).sum();
+            for part in 0..parts {
+                let count = if parts == 1 { halves[0] + halves[1] } else { halves[part] };
                 counts[group * parts + part] = count as u32;
                 sums[group * parts + part] = scale * count as f32;
             }
@@ -128,4 +117,37 @@ impl<'a> Rounded<'a> {
             }
         }
     }
+}
+
+/// What a group was rounded with.
+pub(super) struct Group {
+    /// No number where a value was none.
+    pub(super) scale: f32,
+    /// Sums of the codes of each half.
+    pub(super) counts: [i32; 2],
+}
+
+#[inline(always)]
+pub(super) fn plain(values: &[f32; 32], codes: &mut [u8; 32]) -> Group {
+    let (mut largest, mut poison) = ([0.0f32; 16], [0.0f32; 16]);
+    for half in values.as_chunks::<16>().0 {
+        for l in 0..16 {
+            largest[l] = if half[l].abs() > largest[l] { half[l].abs() } else { largest[l] };
+            // 0, or NaN for what no code can stand for.
+            poison[l] += half[l] * 0.0;
+        }
+    }
+    let most = largest.iter().copied().fold(0.0f32, f32::max);
+    let (scale, inverse) = if most < SMALLEST { (0.0, 0.0) } else { (most / 127.0, 127.0 / most) };
+    let mut rounded = [0i32; 32];
+    for l in 0..32 {
+        rounded[l] = (values[l] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    }
+    for (code, &r) in codes.iter_mut().zip(&rounded) {
+        *code = r as u8;
+    }
+    // What the kernels see: the low byte.
+    let count = |half: &[i32]| half.iter().map(|&r| i32::from(r as i8)).sum();
+    let (low, high) = rounded.split_at(16);
+    Group { scale: scale + poison.iter().sum::<f32>(), counts: [count(low), count(high)] }
 }
