@@ -124,13 +124,8 @@ fn blocks_are_computed_with_as_they_are_and_pieces_do_not_change_a_bit() {
     let imported = gguf::import(&file).unwrap();
     assert_eq!(imported.coding("layer.0.attention.qkv.weight"), Some(Coding::Q8_0));
     let exact = logits(&model, &imported, Box::new(Reference::new()), &[text]);
-<<<<<<< HEAD
-    let size = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    for kernel in [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
-=======
     let allowed = allowed(&model, &imported, text, &exact);
-    for kernel in [Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
->>>>>>> lane-d
+    for kernel in [Kernel::Amx, Kernel::Avx512Bf16, Kernel::Avx512, Kernel::Avx2, Kernel::Portable] {
         let Ok(cpu) = Cpu::new(2, kernel) else { continue };
         let whole = logits(&model, &imported, Box::new(cpu), &[text]);
         let off = distance(&whole, &exact);

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 /// Rows of a tile, and units of 4 bytes in each of its rows.
 pub(super) const SIDE: usize = 16;
 
-/// Whether tiles of bf16 can be multiplied here. The first call asks the system for leave to use them, which holds
+/// Whether tiles of bf16 and of bytes can be multiplied here. The first call asks the system for leave to use them, which holds
 /// for all threads of the process.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
@@ -21,9 +21,9 @@ pub(super) fn available() -> bool {
 
 fn has_instructions() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
-    const BF16: u32 = 1 << 22;
-    const TILE: u32 = 1 << 24;
-    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & (BF16 | TILE) == BF16 | TILE
+    /// Leaf 7, EDX: products of bf16, tiles, and products of bytes on them.
+    const NEEDED: u32 = 1 << 22 | 1 << 24 | 1 << 25;
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & NEEDED == NEEDED
 }
 
 /// Linux saves the 8 KiB of tile registers only for processes that asked for them.
@@ -47,12 +47,9 @@ fn has_leave() -> bool {
     result == 0
 }
 
-/// This thread's tile registers, all eight of 16 rows × 64 bytes, until dropped.
-pub(super) struct Tiles(());
-
-/// The operand of `ldtilecfg`.
+/// How the eight tile registers are used: the operand of `ldtilecfg`.
 #[repr(C, align(64))]
-struct Configuration {
+pub(super) struct Shapes {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -60,19 +57,32 @@ struct Configuration {
     rows: [u8; 16],
 }
 
+impl Shapes {
+    /// Rows and bytes of a row of each register; at most 16 and 64.
+    pub(super) const fn new(of_registers: [(u8, u16); 8]) -> Self {
+        let mut shapes =
+            Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        let mut register = 0;
+        while register < of_registers.len() {
+            (shapes.rows[register], shapes.row_bytes[register]) = of_registers[register];
+            register += 1;
+        }
+        shapes
+    }
+
+    /// All of them as large as they can be.
+    pub(super) const FULL: Self = Self::new([(16, 64); 8]);
+}
+
+/// This thread's tile registers, in some shapes until dropped.
+pub(super) struct Tiles(());
+
 impl Tiles {
     /// # Safety
-    /// [`available`] said so.
-    pub(super) unsafe fn new() -> Self {
-        static ALL_FULL: Configuration = Configuration {
-            palette: 1,
-            start_row: 0,
-            reserved: [0; 14],
-            row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-            rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-        };
+    /// [`available`] said so, and the shapes are within the registers' bounds.
+    pub(super) unsafe fn new(shapes: &'static Shapes) -> Self {
         // SAFETY: reads 64 bytes; the machine has the instruction and the system's leave by the contract.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const ALL_FULL, options(nostack, readonly)) };
+        unsafe { asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, readonly)) };
         Self(())
     }
 }

@@ -230,7 +230,7 @@ fn tile<C: Cached, const R: usize, const V: usize>(
             || body::<C, R, V, true, false>(head, queries, vectors, scores, outputs),
         ),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Bf16 => isa.vectorize(
+        Isa::Amx | Isa::Avx512 | Isa::Avx512Bf16 => isa.vectorize(
             #[inline(always)]
             || body::<C, R, V, true, true>(head, queries, vectors, scores, outputs),
         ),

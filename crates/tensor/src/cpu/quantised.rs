@@ -190,10 +190,11 @@ impl Product<'_> {
         finish: &impl Finish,
     ) -> usize {
         let fits = form.parts == 1 && !form.nibbles && self.rows >= amx::ROWS;
-        if !fits || !matches!(self.isa, Isa::Avx512 | Isa::Avx512Bf16) || !amx::is_there() {
+        if !fits || self.isa != Isa::Amx {
             return 0;
         }
-        let mut tiles = amx::Tiles::new();
+        // SAFETY: the device runs on tile registers only where they are available.
+        let mut tiles = unsafe { amx::Tiles::new() };
         let values = values.0.first_chunk_mut().expect("a tile of sixteen rows and one panel is no larger");
         let done = self.rows / amx::ROWS * amx::ROWS;
         for row in (0..done).step_by(amx::ROWS) {

@@ -33,7 +33,7 @@ impl Engine<bf16> for Paired {
 
     fn set_up(self) -> impl Sized {
         // SAFETY: the device runs on tile registers only where they are available.
-        (self.isa == Isa::Amx).then(|| unsafe { amx::Tiles::new() })
+        (self.isa == Isa::Amx).then(|| unsafe { amx::Tiles::new(&amx::Shapes::FULL) })
     }
 
     fn rows(self, from: Matrix<'_, bf16>, first: usize, to: &mut [u32]) {

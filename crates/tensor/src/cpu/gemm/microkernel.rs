@@ -146,7 +146,8 @@ impl Microkernel {
     pub(crate) unsafe fn set_up(self) -> impl Sized {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: passed on from this function's contract.
-        return (self == Self::Bf16Amx).then(|| unsafe { super::super::amx::Tiles::new() });
+        return (self == Self::Bf16Amx)
+            .then(|| unsafe { super::super::amx::Tiles::new(&super::super::amx::Shapes::FULL) });
     }
 
     /// Units of a right panel that a worker runs all its row panels over before it goes on, so that they stay in L1.

@@ -91,7 +91,9 @@ impl<'a> Rounded<'a> {
             let Group { scale, counts: halves } = match isa {
                 // SAFETY: the machine has the instructions.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 | Isa::Avx512Bf16 => unsafe { super::wide_rounding::round(&values, codes) },
+                Isa::Amx | Isa::Avx512 | Isa::Avx512Bf16 => unsafe {
+                    super::wide_rounding::round(&values, codes)
+                },
                 _ => plain(&values, codes),
             };
             scales[group] = scale;

@@ -7,11 +7,11 @@
 //! The sums of four groups are stored while the four before are scaled and added, in the order and with the
 //! multiply-adds of the kernel for few rows (`vnni.rs`), so that a row has the same bits in both.
 
+use super::super::amx;
 use super::activations::Activations;
 use super::layout::{Form, LANES, Weights};
 use std::arch::asm;
 use std::arch::x86_64::*;
-use std::sync::OnceLock;
 
 /// Rows of a tile.
 pub(super) const ROWS: usize = 16;
@@ -20,84 +20,23 @@ const TOGETHER: usize = 4;
 /// i32 of a tile of sums.
 const CELLS: usize = ROWS * LANES;
 
-/// Whether the machine has the tiles and the system lets this process use them; asked for once.
-pub(super) fn is_there() -> bool {
-    static THERE: OnceLock<bool> = OnceLock::new();
-    *THERE.get_or_init(|| is_in_the_machine() && is_permitted())
-}
-
-fn is_in_the_machine() -> bool {
-    /// Leaf 7, EDX: tiles, and products of bytes on them.
-    const NEEDED: u32 = 1 << 24 | 1 << 25;
-    let vectors =
-        std::arch::is_x86_feature_detected!("avx512bw") && std::arch::is_x86_feature_detected!("avx512vl");
-    vectors && __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & NEEDED == NEEDED
-}
-
-/// Linux saves the tiles of a process that has asked for it, and kills one that has not.
-#[cfg(target_os = "linux")]
-fn is_permitted() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
-    const XTILEDATA: i64 = 18;
-    let outcome: i64;
-    // SAFETY: a system call that takes two numbers; it changes what the system saves for this process.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") ARCH_PRCTL => outcome,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") XTILEDATA,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    outcome == 0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_permitted() -> bool {
-    false
-}
-
-/// How the eight tiles are used: 0..4 sums, 4 and 5 rows of activations, 6 and 7 quads of codes.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-static SHAPES: Shapes = {
-    let mut shapes =
-        Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-    let mut tile = 0;
-    while tile < 8 {
-        let (rows, bytes) = match tile {
-            0..4 => (ROWS, 4 * LANES),
-            4 | 5 => (ROWS, 32),
-            _ => (8, 4 * LANES),
-        };
-        (shapes.rows[tile], shapes.row_bytes[tile]) = (rows as u8, bytes as u16);
-        tile += 1;
-    }
-    shapes
-};
+/// 0..4 sums, 4 and 5 rows of activations, 6 and 7 quads of codes.
+static SHAPES: amx::Shapes =
+    amx::Shapes::new([(16, 64), (16, 64), (16, 64), (16, 64), (16, 32), (16, 32), (8, 64), (8, 64)]);
 
 /// The tiles of this thread, ready for products until it is dropped, and the sums that they are stored to.
-pub(super) struct Tiles([Sums; 2]);
+pub(super) struct Tiles {
+    sums: [Sums; 2],
+    _registers: amx::Tiles,
+}
 
 impl Tiles {
-    /// # Panics
-    /// Where they are not there.
-    pub(super) fn new() -> Self {
-        assert!(is_there(), "this machine has no tiles of bytes");
-        // SAFETY: the instruction is there, and the shapes are within the palette's bounds.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
-        Self([const { Sums([0; TOGETHER * CELLS]) }; 2])
+    /// # Safety
+    /// [`amx::available`] said so.
+    pub(super) unsafe fn new() -> Self {
+        // SAFETY: passed on; the shapes are within bounds.
+        let registers = unsafe { amx::Tiles::new(&SHAPES) };
+        Self { sums: [const { Sums([0; TOGETHER * CELLS]) }; 2], _registers: registers }
     }
 
     /// `values[16][16]` of the rows from `first` on and one panel of 8-bit codes, whose coding has one scale a group.
@@ -115,31 +54,44 @@ impl Tiles {
     ) {
         assert!(form.parts == 1 && !form.nibbles, "tiles for {form:?}");
         assert!(rounded.codes.len() >= (first + ROWS) * rounded.groups * 32, "rows from {first} on");
-        // SAFETY: tiles need AVX-512 too (`is_in_the_machine`); the rows are there (asserted), and so are the panel's
+        // SAFETY: devices that run on tiles run on AVX-512 too; the rows are there (asserted), and so are the panel's
         // codes and numbers of every group.
         unsafe {
             match (form.halves, form.minima) {
-                (true, true) => {
-                    panel_of::<true, true>(form.zero, weights, rounded, (first, panel), &mut self.0, values)
-                }
-                (true, false) => {
-                    panel_of::<true, false>(form.zero, weights, rounded, (first, panel), &mut self.0, values)
-                }
-                (false, true) => {
-                    panel_of::<false, true>(form.zero, weights, rounded, (first, panel), &mut self.0, values)
-                }
-                (false, false) => {
-                    panel_of::<false, false>(form.zero, weights, rounded, (first, panel), &mut self.0, values)
-                }
+                (true, true) => panel_of::<true, true>(
+                    form.zero,
+                    weights,
+                    rounded,
+                    (first, panel),
+                    &mut self.sums,
+                    values,
+                ),
+                (true, false) => panel_of::<true, false>(
+                    form.zero,
+                    weights,
+                    rounded,
+                    (first, panel),
+                    &mut self.sums,
+                    values,
+                ),
+                (false, true) => panel_of::<false, true>(
+                    form.zero,
+                    weights,
+                    rounded,
+                    (first, panel),
+                    &mut self.sums,
+                    values,
+                ),
+                (false, false) => panel_of::<false, false>(
+                    form.zero,
+                    weights,
+                    rounded,
+                    (first, panel),
+                    &mut self.sums,
+                    values,
+                ),
             }
         }
-    }
-}
-
-impl Drop for Tiles {
-    fn drop(&mut self) {
-        // SAFETY: the instruction is there.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
 
@@ -232,11 +184,8 @@ unsafe fn integers(
     for row in ROWS..2 * ROWS {
         // The same groups of the rows that come next: a step from row to row is too long for the machine to guess.
         let ahead = rows(0).wrapping_add(row * groups * 32).cast::<i8>();
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(ahead);
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
-        }
+        _mm_prefetch::<_MM_HINT_T0>(ahead);
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
     }
     let codes = |index: usize| weights.codes(form, group(index), panel);
     // SAFETY: a tile of rows reads 32 bytes of each of sixteen rows, one of codes the 512 bytes of a panel's group;
