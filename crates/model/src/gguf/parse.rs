@@ -375,7 +375,7 @@ pub(super) mod tests {
         for entry in std::fs::read_dir(corpus).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             fuzz_gguf(&bytes);
-            read += usize::from(head(&bytes, bytes.len() as u64).is_ok());
+            read += usize::from(head(&bytes[..], bytes.len() as u64).is_ok());
             seen += 1;
         }
         assert!(seen >= 6 && read >= 3, "{read} of {seen} files are whole");
