@@ -232,13 +232,9 @@ unsafe fn integers(
     for row in ROWS..2 * ROWS {
         // The same groups of the rows that come next: a step from row to row is too long for the machine to guess.
         let ahead = rows(0).wrapping_add(row * groups * 32).cast::<i8>();
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(ahead);
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
-        }
+        _mm_prefetch::<_MM_HINT_T0>(ahead);
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
     }
-    let codes = |index: usize| weights.codes(form, group(index), panel);
     // SAFETY: a tile of rows reads 32 bytes of each of sixteen rows, one of codes the 512 bytes of a panel's group;
     // the sums are four tiles.
     unsafe {
