@@ -235,6 +235,7 @@ unsafe fn integers(
         _mm_prefetch::<_MM_HINT_T0>(ahead);
         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
     }
+    let codes = |index: usize| weights.codes(form, group(index), panel);
     // SAFETY: a tile of rows reads 32 bytes of each of sixteen rows, one of codes the 512 bytes of a panel's group;
     // the sums are four tiles.
     unsafe {
