@@ -154,13 +154,7 @@ impl<T: Act> Statistics<'_, T> {
         let mut maxima = [f32::NEG_INFINITY; MAX_ROWS];
         for (r, max) in maxima.iter_mut().enumerate().take(tile.rows) {
             let row = &tile.values[r * tile.stride..][..tile.cols];
-            let mut lanes = [f32::NEG_INFINITY; LANES];
-            for chunk in row.chunks(LANES) {
-                for (max, &x) in lanes.iter_mut().zip(chunk) {
-                    *max = if x > *max { x } else { *max };
-                }
-            }
-            *max = fold(lanes, |a, b| if a > b { a } else { b });
+            *max = join_lanes(row, f32::NEG_INFINITY, |max, x| if x > max { x } else { max });
             for (shifted, &x) in shifted[r * tile.stride..].iter_mut().zip(row) {
                 *shifted = x - *max;
             }
@@ -169,17 +163,12 @@ impl<T: Act> Statistics<'_, T> {
             *x = math::exp(*x);
         }
         for (r, &max) in maxima.iter().enumerate().take(tile.rows) {
-            let mut lanes = [0.0f32; LANES];
-            for chunk in shifted[r * tile.stride..][..tile.cols].chunks(LANES) {
-                for (sum, &x) in lanes.iter_mut().zip(chunk) {
-                    *sum += x;
-                }
-            }
+            let sum = join_lanes(&shifted[r * tile.stride..][..tile.cols], 0.0, |sum, x| sum + x);
             let at = 2 * ((tile.row + r) * self.panels + tile.panel);
             // SAFETY: every tile is finished once.
             let pair = unsafe { self.pairs.range(at..at + 2) };
             // A NaN among the logits is skipped by the maximum but not by the sum.
-            pair.copy_from_slice(&[max, fold(lanes, |a, b| a + b)]);
+            pair.copy_from_slice(&[max, sum]);
         }
     }
 }
@@ -188,9 +177,19 @@ const LANES: usize = 16;
 /// Rows of the tallest tile.
 const MAX_ROWS: usize = 32;
 
-/// Joins lanes by halves.
+/// Joins a row lane by lane, then the lanes by halves.
 #[inline(always)]
-fn fold(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+fn join_lanes(row: &[f32], start: f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let (whole, rest) = row.as_chunks::<LANES>();
+    for chunk in whole {
+        for lane in 0..LANES {
+            lanes[lane] = join(lanes[lane], chunk[lane]);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = join(*lane, x);
+    }
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {
