@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
-use triax_curate::extract::{Extract, STACK, extract, extractor};
+use triax_curate::extract::{Extract, Fallback, STACK, extract, extractor};
 
 type Shingles<'a> = HashMap<Vec<&'a str>, u64>;
 
@@ -53,6 +53,22 @@ fn the_score_is_that_of_the_benchmark() {
     assert!((precision - 1.0 / 3.0).abs() < 1e-12 && recall == 1.0);
 }
 
+#[test]
+fn text_that_the_rules_leave_aside_is_found_where_there_is_doubt() {
+    let sentence =
+        "The water stood in the streets of the lower town until the end of the month, and nobody came. ";
+    let rules = format!("<div class=post-content>{}</div>", format!("<p>{sentence}</p>").repeat(4));
+    let aside = format!("<div>{}</div>", format!("<p>{}</p>", sentence.repeat(3)).repeat(9));
+    let html = format!("<html><head><title>a</title></head><body>{rules}{aside}</body></html>");
+    let length = |fallback| {
+        let settings = Extract { fallback, ..Extract::default() };
+        extract(html.as_bytes(), None, None, &settings, &*extractor(&settings)).unwrap().text.len()
+    };
+    let [never, doubtful, always] = [Fallback::Never, Fallback::Doubtful, Fallback::Always].map(length);
+    assert!(never < 5 * sentence.len() && always > 20 * sentence.len(), "{never}, {always}");
+    assert_eq!(doubtful, always);
+}
+
 fn pages() -> Option<Vec<(String, Vec<u8>)>> {
     let Some(folder) = std::env::var_os("TRIAX_TEST_DATA") else {
         eprintln!("skipped: TRIAX_TEST_DATA is not set");
@@ -70,7 +86,8 @@ fn pages() -> Option<Vec<(String, Vec<u8>)>> {
     Some(truth.as_object().unwrap().iter().map(read).collect())
 }
 
-/// On these pages, 0.961 was measured on 2026-11-24, and 0.960 with Python's trafilatura 2.3.1 without comments.
+/// On these pages, 0.965 was measured on 2026-11-30 (0.957 without other algorithms, 0.964 with them on every page), and
+/// 0.960 on 2026-11-24 with Python's trafilatura 2.3.1 without comments.
 #[test]
 fn the_main_text_of_real_pages_is_found() {
     let Some(pages) = pages() else { return };
@@ -94,5 +111,5 @@ fn the_main_text_of_real_pages_is_found() {
     });
     let (precision, recall, f1) = score(&pairs);
     println!("precision {precision:.4}, recall {recall:.4}, F1 {f1:.4}");
-    assert!(f1 >= 0.950, "F1 {f1:.4} is below 0.950");
+    assert!(f1 >= 0.960, "F1 {f1:.4} is below 0.960");
 }

@@ -1,6 +1,8 @@
 //! The algorithms that find a page's main text, behind one trait.
 
-use super::{Extract, Focus};
+use super::running_text::running_text;
+use super::strip::strip_aside;
+use super::{Extract, Fallback, Focus};
 use crate::step::Reason;
 use std::collections::HashSet;
 
@@ -21,13 +23,40 @@ pub trait Extractor: Send + Sync {
 
 /// The crate `trafilatura`, a port of the Python program of that name, without its memory of earlier pages.
 pub struct Trafilatura {
-    options: trafilatura::Options,
+    fallback: Fallback,
+    /// The rules over the tree alone, and with the other algorithms behind them.
+    rules: trafilatura::Options,
+    all: trafilatura::Options,
+}
+
+/// Fewer characters are little for a page's main text: below it, trafilatura itself looks further.
+const LITTLE: usize = 250;
+
+/// A page with so many times as much running text as was found has it elsewhere: trafilatura takes another algorithm's text
+/// where that is twice as long.
+const ELSEWHERE: f64 = 1.8;
+
+/// Nobody here asks for a page's author and tags, and trafilatura seeks them in the whole tree unless the head names some.
+const NAMES: &str = "<meta name=author content='not sought'><meta property=article:tag content='not sought'>";
+
+/// The page with [`NAMES`] in its head, where it has one.
+fn with_names(html: &str) -> String {
+    let head = html.find("<head>").map_or(0, |place| place + "<head>".len());
+    if head == 0 { html.to_owned() } else { [&html[..head], NAMES, &html[head..]].concat() }
+}
+
+/// Whether other algorithms may find a better text. One paragraph alone is what the last resort makes, which takes all
+/// there is.
+fn is_doubtful(found: &trafilatura::ExtractResult, html: &str) -> bool {
+    let length = found.content_text.chars().count();
+    length < LITTLE
+        || found.content_html.matches("<p>").nth(1).is_none()
+        || running_text(html) as f64 > ELSEWHERE * length as f64
 }
 
 impl Trafilatura {
     pub fn new(settings: &Extract) -> Self {
         let mut options = trafilatura::Options::default()
-            .with_fallback(settings.fallback)
             .with_exclude_comments(!settings.comments)
             .with_exclude_tables(!settings.tables)
             .with_deduplicate(false)
@@ -37,13 +66,27 @@ impl Trafilatura {
                 Focus::Recall => trafilatura::ExtractionFocus::FavorRecall,
             });
         options.html_date_mode = trafilatura::HtmlDateMode::Disabled;
-        Self { options }
+        let all = options.clone().with_fallback(true);
+        Self { fallback: settings.fallback, rules: options.with_fallback(false), all }
+    }
+
+    fn found(&self, html: &str) -> Result<trafilatura::ExtractResult, trafilatura::TrafilaturaError> {
+        if self.fallback == Fallback::Always {
+            return trafilatura::extract(html, &self.all);
+        }
+        let article = with_names(&strip_aside(html));
+        let first = trafilatura::extract(&article, &self.rules);
+        let doubts = || first.as_ref().map_or(true, |found| is_doubtful(found, &article));
+        if self.fallback == Fallback::Doubtful && doubts() {
+            return trafilatura::extract(html, &self.all).or(first);
+        }
+        first
     }
 }
 
 impl Extractor for Trafilatura {
     fn main_text(&self, html: &str, _: Option<&str>) -> Result<MainText, Reason> {
-        match trafilatura::extract(html, &self.options) {
+        match self.found(html) {
             Ok(found) => {
                 let mut text = found.content_text;
                 if !found.comments_text.is_empty() {

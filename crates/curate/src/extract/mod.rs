@@ -9,6 +9,7 @@ mod bounds;
 mod encoding;
 mod main_text;
 mod mojibake;
+mod running_text;
 mod strip;
 mod worker;
 
@@ -27,8 +28,8 @@ pub struct Extract {
     pub with: Algorithm,
     /// Of trafilatura: whether doubtful parts are taken.
     pub focus: Focus,
-    /// Of trafilatura: try its other algorithms where the first finds little.
-    pub fallback: bool,
+    /// Of trafilatura: when its other algorithms are tried, which take as long again.
+    pub fallback: Fallback,
     /// Of trafilatura: whether tables are text.
     pub tables: bool,
     /// Of trafilatura: whether readers' comments are text.
@@ -56,7 +57,7 @@ impl Default for Extract {
         Self {
             with: Algorithm::Trafilatura,
             focus: Focus::Balanced,
-            fallback: true,
+            fallback: Fallback::Doubtful,
             tables: true,
             comments: false,
             language: "English".into(),
@@ -85,6 +86,16 @@ pub enum Focus {
     Precision,
     Balanced,
     Recall,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fallback {
+    Never,
+    /// Where the rules find little text, take it all in one piece, or leave most of the page's running text aside.
+    Doubtful,
+    /// On every page, as Python's trafilatura does unless it is told to be fast.
+    Always,
 }
 
 impl Extract {
