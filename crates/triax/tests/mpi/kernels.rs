@@ -45,9 +45,12 @@ fn the_same_command_on_a_machine_with_fewer_instructions_is_refused() {
     assert!(said.contains("differently: kernel: 1 of 2 have ") && said.contains(", rank 1 Avx2"), "{said}");
 }
 
+#[cfg(target_arch = "x86_64")]
 fn has_avx512() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f");
-    #[cfg(not(target_arch = "x86_64"))]
+    is_x86_feature_detected!("avx512f")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+const fn has_avx512() -> bool {
     false
 }
