@@ -13,10 +13,10 @@ pub(super) struct Buffers {
     pub(super) positions: View,
     /// u32 `[1, rows]`: 0, 1, 2 …; where tensor ranks sum what they embed.
     pub(super) numbers: Option<View>,
-    /// u32 `[rows, 3]` and `[rows, blocks of a sequence]`, see [`PagedAttention`].
+    /// u32 `[rows, 3]` and `[rows, blocks of a sequence]`, see [`triax_tensor::PagedAttention`].
     pub(super) rows: View,
     pub(super) tables: View,
-    /// f32 `[capacity, head_dim]`, see [`RotaryRows`]; with rotary positions only.
+    /// f32 `[capacity, head_dim]`, see [`triax_tensor::RotaryRows`]; with rotary positions only.
     pub(super) turns: Option<View>,
     pub(super) x: View,
     pub(super) middle: View,
