@@ -181,15 +181,13 @@ impl<T: Act, O: Act> Finish for Store<'_, T, O> {
     #[inline(always)]
     fn finish(&self, mut tile: Tile<'_>) {
         self.activate(&mut tile);
-        // A length known to the compiler turns the short loops of `store` into a few instructions.
-        match tile.cols {
-            48 => self.store_rows::<48>(&mut tile),
-            32 => self.store_rows::<32>(&mut tile),
-            16 => self.store_rows::<16>(&mut tile),
-            _ => {
-                for r in 0..tile.rows {
-                    self.store(tile.row + r, tile.col, &mut tile.values[r * tile.stride..][..tile.cols]);
-                }
+        // A length known to the compiler turns the short loops of `store` into a few instructions; those of 32 it
+        // would unroll into scalars.
+        if tile.cols == WIDE {
+            self.store_rows::<WIDE>(&mut tile);
+        } else {
+            for r in 0..tile.rows {
+                self.store(tile.row + r, tile.col, &mut tile.values[r * tile.stride..][..tile.cols]);
             }
         }
     }
