@@ -4,6 +4,7 @@
 
 mod bench;
 mod clients;
+mod cloud;
 mod command;
 mod deny;
 mod fuzz;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{self, cargo, install, installed, may_install};
-use crate::{clients, python};
+use crate::{clients, cloud, python};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -21,6 +21,10 @@ pub(crate) struct Options {
     /// where it can. Builds the program once more, with MPI.
     #[arg(long)]
     mpi: bool,
+    /// Also run the tests of object stores against a server of the S3 protocol, which is installed under target/. Builds
+    /// the library once more, with the stores.
+    #[arg(long)]
+    cloud: bool,
     /// Also run real clients against `triax serve`, as `cargo xtask clients` does; installs them under target/.
     #[arg(long)]
     clients: bool,
@@ -63,6 +67,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // With the features of the whole workspace, so that only what knows MPI is built anew.
         let mut command = cargo(&["test", "--release", "--no-fail-fast", "--workspace", "--features", "mpi"]);
         run_tests(command.args(["--test", "mpi", "--", "--show-output"]))?;
+    }
+    if options.cloud {
+        let server = cloud::Server::start()?;
+        let mut command =
+            cargo(&["test", "--release", "--no-fail-fast", "--workspace", "--features", "cloud"]);
+        server.environment(&mut command);
+        run_tests(command.args(["--test", "objects", "--", "--show-output"]))?;
     }
     if options.sanitize {
         sanitize()?;

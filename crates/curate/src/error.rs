@@ -41,6 +41,9 @@ pub enum CurateError {
     Data(#[from] triax_data::DataError),
 
     #[error(transparent)]
+    Object(#[from] crate::objects::ObjectError),
+
+    #[error(transparent)]
     Blend(#[from] crate::tokens::BlendError),
 
     #[error("interrupted; the same command goes on from here")]

@@ -16,6 +16,7 @@ pub mod extract;
 pub mod filters;
 mod global;
 pub mod kenlm;
+pub mod objects;
 pub mod pipeline;
 pub mod readers;
 pub mod recipe;

@@ -7,6 +7,7 @@
 //!   removed/STEP/shard-….        what was not, with reasons
 //!   manifest.json  report.html
 //!   work/plan.json               the shards
+//!   work/fetched/                objects of stores while they are read
 //!   work/phase-0/done/           markers, written last
 //!   work/phase-0/documents/      between phases
 //!   work/phase-0/rows/           for the global step that ends the phase
@@ -72,6 +73,16 @@ impl Layout {
 
     pub(super) fn plan(&self) -> PathBuf {
         self.root.join("work/plan.json")
+    }
+
+    /// Objects of a shard, until it is done.
+    pub(super) fn fetched(&self, shard: u32) -> PathBuf {
+        self.root.join(format!("work/fetched/shard-{shard:05}"))
+    }
+
+    /// What of an output folder lies in stores already.
+    pub(super) fn uploaded(&self) -> PathBuf {
+        self.root.join("work/uploaded.json")
     }
 
     fn phase(&self, phase: usize) -> PathBuf {

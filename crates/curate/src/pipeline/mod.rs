@@ -14,21 +14,25 @@ mod place;
 mod shard;
 mod statistics;
 mod tokens;
+mod upload;
 
 pub use inspect::{Filtered, RemovedDocument, inspect};
 pub use manifest::{Manifest, SourceSummary, StepSummary, Totals};
 pub use place::Place;
 pub use statistics::{Profile, Removed, Sample, Statistics, StepCount, Tally};
 pub use tokens::{TokenSummary, TokenizedSource};
+pub use upload::{Uploaded, upload};
 
 use crate::CurateError;
 use crate::document::Document;
 use crate::global::{Resolution, Standing};
-use crate::readers::{Shard, shards};
+use crate::objects::{Address, Stores};
+use crate::readers::{Part, Shard, shards};
 use crate::recipe::{Built, Recipe};
 use layout::{Layout, Phase};
 use serde::{Deserialize, Serialize};
 use shard::{Done, Tools, run_shard, write_whole};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -66,6 +70,8 @@ struct Prepared<'a> {
     steps: Vec<Built>,
     phases: Vec<Phase>,
     shards: Vec<Shard>,
+    /// Where inputs lie in stores.
+    stores: Option<Stores>,
     ignored: u64,
     layout: Layout,
     /// Hash of recipe and inputs.
@@ -93,6 +99,21 @@ impl Prepared<'_> {
         let path = self.layout.resolution(phase);
         let bytes = std::fs::read(&path).map_err(|error| CurateError::io("read", &path, error))?;
         serde_json::from_slice(&bytes).map_err(|error| CurateError::damaged(&path, error))
+    }
+
+    /// A part whose path is on this machine: of an object, a copy in the output folder's `work`, which an earlier start
+    /// may have left there.
+    fn local<'p>(&self, part: &'p Part, shard: u32) -> Result<Cow<'p, Part>, CurateError> {
+        let (Some(object), Some(stores)) = (&part.object, &self.stores) else {
+            return Ok(Cow::Borrowed(part));
+        };
+        let content = blake3::hash(format!("{}\n{}", object.url, object.tag).as_bytes()).to_hex();
+        let file = part.name.rsplit('/').next().unwrap_or_default();
+        let path = self.layout.fetched(shard).join(format!("{}-{file}", &content[..16]));
+        if !path.metadata().is_ok_and(|metadata| metadata.len() == object.bytes) {
+            stores.fetch(object, &path)?;
+        }
+        Ok(Cow::Owned(Part { path, ..part.clone() }))
     }
 
     /// How good a document is among its copies.
@@ -159,11 +180,24 @@ fn run_steps(
         threads => threads,
     };
     let layout = Layout { root: out.to_owned() };
+    if place.rank == 0 {
+        // Rather now than after hours of work.
+        upload::check(recipe)?;
+    }
+    let first = shards.iter().flat_map(|shard| &shard.parts).find_map(|part| part.object.as_ref());
+    let stores = match first.map(|object| Address::parse(&object.url)) {
+        None => None,
+        Some(address) => {
+            let address = address.expect("the listing was made of addresses");
+            Some(Stores::open("read", &address, std::env::vars())?)
+        }
+    };
     let run = Prepared {
         recipe,
         steps,
         phases,
         shards,
+        stores,
         ignored,
         layout,
         id,

@@ -188,7 +188,8 @@ impl<'a> Pass<'a> {
         let source = &run.recipe.sources[shard.source];
         for part in &shard.parts {
             let mut passed = 0;
-            read(part, source, &run.recipe.limits, &mut |record, at| {
+            let local = run.local(part, shard.number)?;
+            read(&local, source, &run.recipe.limits, &mut |record, at| {
                 if run.stop.load(Ordering::Relaxed) {
                     return Err(CurateError::Interrupted);
                 }
@@ -198,8 +199,12 @@ impl<'a> Pass<'a> {
                 self.record(record)
             })?;
             run.progress.bytes.fetch_add(part.bytes.saturating_sub(passed), Ordering::Relaxed);
+            if part.object.is_some() {
+                std::fs::remove_file(&local.path)
+                    .map_err(|error| CurateError::io("remove", &local.path, error))?;
+            }
         }
-        Ok(())
+        super::remove_folder(&run.layout.fetched(shard.number))
     }
 
     fn record(&mut self, record: Record) -> Result<(), CurateError> {
@@ -401,5 +406,5 @@ impl<'a> Pass<'a> {
 
 /// Between phases, documents are JSON lines whatever the recipe's output is.
 fn between() -> crate::recipe::Output {
-    crate::recipe::Output { format: crate::recipe::OutputFormat::Jsonl, level: 1, removed_text: true }
+    crate::recipe::Output { level: 1, ..crate::recipe::Output::default() }
 }

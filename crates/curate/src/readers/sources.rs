@@ -2,6 +2,7 @@
 //! and sizes, never of threads or of the order in which a file system lists.
 
 use crate::CurateError;
+use crate::objects::{Address, Object, Stores, is_url};
 use crate::recipe::{Format, Recipe, Source};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub struct Shard {
 /// A file, or a range of bytes of one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
+    /// On this machine; of an object in a store, its URL until it has been fetched.
     pub path: PathBuf,
     /// Below the source's path, with `/`; part of the documents' ids.
     pub name: String,
@@ -28,6 +30,9 @@ pub struct Part {
     /// Lines that start in it, where a file was cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<(u64, u64)>,
+    /// In a store, not on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<Object>,
 }
 
 /// Most files in one shard.
@@ -70,10 +75,10 @@ pub fn shards(recipe: &Recipe) -> Result<(Vec<Shard>, u64), CurateError> {
     Ok((shards, ignored))
 }
 
-/// Plain JSON lines are cut into ranges of about `limit` bytes.
+/// Plain JSON lines are cut into ranges of about `limit` bytes; objects are not, since each is fetched whole.
 fn cut(part: Part, limit: u64) -> Vec<Part> {
     let is_plain = part.path.extension().is_none_or(|ending| ending != "gz" && ending != "zst");
-    if part.format != Format::Jsonl || !is_plain || part.bytes <= limit {
+    if part.format != Format::Jsonl || !is_plain || part.bytes <= limit || part.object.is_some() {
         return vec![part];
     }
     let pieces = part.bytes.div_ceil(limit);
@@ -97,10 +102,9 @@ fn files(source: &Source, ignored: &mut u64) -> Result<Vec<Part>, CurateError> {
     }
     let mut parts = Vec::new();
     for written in &source.paths {
-        if written.contains("://") {
-            return Err(fault(format!(
-                "{written} is not on this machine; this program was built without object stores (feature `cloud`)"
-            )));
+        if is_url(written) {
+            objects(written, source, &mut parts, ignored)?;
+            continue;
         }
         let matches =
             expand(Path::new(written)).map_err(|error| CurateError::io("read", Path::new(written), error))?;
@@ -122,11 +126,68 @@ fn files(source: &Source, ignored: &mut u64) -> Result<Vec<Part>, CurateError> {
                     Format::Auto => by_ending(&name).unwrap_or(Format::Text),
                     format => format,
                 };
-                parts.push(Part { name, format, bytes: metadata.len(), range: None, path });
+                parts.push(Part { name, format, bytes: metadata.len(), range: None, path, object: None });
             }
         }
     }
     Ok(parts)
+}
+
+/// The objects that a URL means.
+fn objects(
+    written: &str,
+    source: &Source,
+    parts: &mut Vec<Part>,
+    ignored: &mut u64,
+) -> Result<(), CurateError> {
+    let fault = |message: String| CurateError::Source { name: source.name.clone(), message };
+    let address = Address::parse(written).map_err(fault)?;
+    let listed = Stores::open("list", &address, std::env::vars())?.list(&address)?;
+    let before = parts.len();
+    for object in listed {
+        let key = Address::parse(&object.url).map_err(fault)?.key;
+        let Some(below) = below(&address.key, &key) else { continue };
+        let format = if let Some(name) = below.last() {
+            let is_made = |part: &&str| source.format == Format::Code && MADE.contains(part);
+            if below.iter().any(|part| part.starts_with('.')) || below.iter().any(is_made) {
+                None
+            } else {
+                wanted(source, name)
+            }
+        } else {
+            Some(match source.format {
+                Format::Auto => by_ending(&key).unwrap_or(Format::Text),
+                format => format,
+            })
+        };
+        let Some(format) = format else {
+            *ignored += 1;
+            continue;
+        };
+        let name =
+            if below.is_empty() { key.rsplit('/').next().unwrap_or(&key).into() } else { below.join("/") };
+        let path = PathBuf::from(&object.url);
+        parts.push(Part { path, name, format, bytes: object.bytes, range: None, object: Some(object) });
+    }
+    if parts.len() == before {
+        return Err(fault(format!(
+            "no object of this source's format is called {written}, or lies below it"
+        )));
+    }
+    Ok(())
+}
+
+/// What comes of a key behind the parts that a pattern names: nothing for an object that the pattern means itself, none
+/// for one that it does not mean.
+fn below<'a>(pattern: &str, key: &'a str) -> Option<Vec<&'a str>> {
+    let mut parts = key.split('/');
+    for wanted in pattern.split('/').filter(|part| !part.is_empty()) {
+        let part = parts.next()?;
+        if !matches(wanted, part) || wanted.contains('*') && part.starts_with('.') {
+            return None;
+        }
+    }
+    Some(parts.collect())
 }
 
 /// Hidden files and folders are passed over, as are links, which may lead in circles or out of the folder.
@@ -152,7 +213,7 @@ fn walk(
             let relative = path.strip_prefix(root).unwrap_or(&path);
             let name = relative.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/");
             let bytes = entry.metadata().map_err(fault)?.len();
-            parts.push(Part { path, name, format, bytes, range: None });
+            parts.push(Part { path, name, format, bytes, range: None, object: None });
         } else {
             *ignored += 1;
         }
@@ -255,7 +316,14 @@ fn matches(pattern: &str, name: &str) -> bool {
 impl Part {
     /// For tests and fuzzing of one reader.
     pub(super) fn example(name: &str) -> Self {
-        Self { path: PathBuf::new(), name: name.into(), format: Format::Auto, bytes: 0, range: None }
+        Self {
+            path: PathBuf::new(),
+            name: name.into(),
+            format: Format::Auto,
+            bytes: 0,
+            range: None,
+            object: None,
+        }
     }
 }
 
@@ -357,6 +425,31 @@ mod tests {
         };
         assert!(fault(&[]).contains("--set source.s.paths"));
         assert!(fault(&["no/such/*.warc.gz"]).contains("nothing is called"));
-        assert!(fault(&["s3://bucket/key"]).contains("`cloud`"));
+        assert!(fault(&["ftp://bucket/key"]).contains("s3://, gs:// and az://"));
+        #[cfg(not(feature = "cloud"))]
+        assert!(fault(&["s3://bucket/key"]).contains("s3://bucket/key: this program was built without"));
+    }
+
+    #[test]
+    fn a_pattern_means_objects_and_what_lies_below_folders() {
+        for (pattern, key, expected) in [
+            ("a/b.gz", "a/b.gz", Some("")),
+            ("a", "a/b/c.gz", Some("b/c.gz")),
+            ("a", "ab/c.gz", None),
+            ("", "a/b.gz", Some("a/b.gz")),
+            ("a/*.gz", "a/b.gz", Some("")),
+            ("a/*.gz", "a/b.txt", None),
+            ("a/*", "a/b/c.gz", Some("c.gz")),
+            ("a/*", "a/.b", None),
+            ("*/x/*.gz", "a/x/b.gz", Some("")),
+            ("*/x/*.gz", "a/y/b.gz", None),
+            ("a/b/c", "a/b", None),
+        ] {
+            assert_eq!(
+                below(pattern, key).map(|parts| parts.join("/")).as_deref(),
+                expected,
+                "{pattern} {key}"
+            );
+        }
     }
 }

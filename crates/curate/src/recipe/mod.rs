@@ -16,6 +16,7 @@ mod registry;
 
 use crate::CurateError;
 use crate::extract::Extract;
+use crate::objects::Address;
 use crate::readers::Limits;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -128,11 +129,13 @@ pub struct Output {
     pub level: i32,
     /// Whether removed documents keep their text in `removed/`; without it only identity and reason are kept.
     pub removed_text: bool,
+    /// Where a finished output folder is copied to, `s3://bucket/folder` for instance; empty for nowhere.
+    pub upload: String,
 }
 
 impl Default for Output {
     fn default() -> Self {
-        Self { format: OutputFormat::Jsonl, level: 3, removed_text: true }
+        Self { format: OutputFormat::Jsonl, level: 3, removed_text: true, upload: String::new() }
     }
 }
 
@@ -291,6 +294,15 @@ impl Recipe {
         if !(1..=19).contains(&self.output.level) {
             return Err(format!("`output.level` is {}; zstd has the levels 1 to 19", self.output.level));
         }
+        if !self.output.upload.is_empty() {
+            let address = Address::parse(&self.output.upload)
+                .map_err(|message| format!("`output.upload`: {message}"))?;
+            if address.key.contains('*') {
+                return Err(
+                    "`output.upload` has a `*`; it must name one folder, as s3://bucket/folder".into()
+                );
+            }
+        }
         if self.run.shard_mb == 0 || self.run.memory_mb == 0 {
             return Err("`run.shard_mb` and `run.memory_mb` must be at least 1".into());
         }
@@ -321,10 +333,11 @@ impl Recipe {
         toml::to_string(self).expect("a recipe holds tables, strings, numbers and booleans only")
     }
 
-    /// Hash of all that has an influence on the output; threads and memory have none.
+    /// Hash of all that has an influence on the output; threads, memory and where it is copied to have none.
     pub fn hash(&self) -> String {
         let mut relevant = self.clone();
         relevant.run = Run { shard_mb: self.run.shard_mb, ..Run::default() };
+        relevant.output.upload.clear();
         let json = serde_json::to_vec(&relevant).expect("a recipe is JSON too");
         blake3::hash(&json).to_hex()[..32].to_owned()
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use triax_curate::classifier::{self, Class, TrainConfig};
+use triax_curate::objects::is_url;
 use triax_curate::pipeline::{self, Filtered, Manifest, Place, Totals};
 use triax_curate::{CurateError, Recipe, report};
 
@@ -39,6 +40,13 @@ pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
         return Ok(());
     }
     let out = arguments.out.as_ref().ok_or_else(|| needed("--out"))?;
+    if is_url(&out.to_string_lossy()) {
+        return Err(Failure::usage(format!(
+            "--out {} is no folder of this machine, where a run keeps what it goes on from",
+            out.display()
+        ))
+        .help("--out DIR --set output.upload=s3://bucket/folder copies the finished folder there"));
+    }
     let place = Place::find(arguments.rank, arguments.world, |name| std::env::var(name).ok())
         .map_err(Failure::usage)?;
     let begin = Instant::now();
@@ -48,6 +56,17 @@ pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
     };
     tell(&manifest);
     eprintln!("report: {}", out.join("report.html").display());
+    if !recipe.output.upload.is_empty() {
+        let done = pipeline::upload(&recipe, out, &mut |url| eprintln!("writing {url}"))
+            .map_err(|error| Failure::run(with_causes(&error)))?;
+        eprintln!(
+            "{} files with {} written to {}, {} there already",
+            done.files,
+            bytes(done.bytes as usize),
+            recipe.output.upload,
+            done.skipped
+        );
+    }
     if !arguments.json {
         return Ok(());
     }
