@@ -114,10 +114,11 @@ impl Stores {
     /// When the store or the bucket cannot be reached.
     pub fn list(&self, address: &Address) -> Result<Vec<Object>, ObjectError> {
         let stem = address.stem();
-        if stem == *address && !stem.key.is_empty() {
-            if let Some(object) = self.find(address)? {
-                return Ok(vec![object]);
-            }
+        if stem == *address
+            && !stem.key.is_empty()
+            && let Some(object) = self.find(address)?
+        {
+            return Ok(vec![object]);
         }
         let listing = async {
             let store = self.store(address)?;
