@@ -94,3 +94,49 @@ impl Drop for Tiles {
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
+
+/// Makes the first four registers the sums of 32 × 32: those at `from`, whose rows lie `stride` bytes apart, or zeros.
+///
+/// # Safety
+/// The registers have [`Shapes::FULL`]; the sums are readable.
+#[inline(always)]
+pub(super) unsafe fn start_sums(from: *const f32, stride: usize, continued: bool) {
+    // SAFETY: by the contract; compiled code does not use tile registers.
+    unsafe {
+        if continued {
+            asm!(
+                "tileloadd tmm0, [{from} + {stride}]",
+                "tileloadd tmm1, [{from} + {stride} + 64]",
+                "tileloadd tmm2, [{below} + {stride}]",
+                "tileloadd tmm3, [{below} + {stride} + 64]",
+                from = in(reg) from,
+                below = in(reg) from.byte_add(SIDE * stride),
+                stride = in(reg) stride,
+                options(nostack, readonly)
+            );
+        } else {
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+        }
+    }
+}
+
+/// Writes the sums that the first four registers hold to `to`, with rows `stride` bytes apart.
+///
+/// # Safety
+/// As [`start_sums`], and they are writable.
+#[inline(always)]
+pub(super) unsafe fn store_sums(to: *mut f32, stride: usize) {
+    // SAFETY: by the contract.
+    unsafe {
+        asm!(
+            "tilestored [{to} + {stride}], tmm0",
+            "tilestored [{to} + {stride} + 64], tmm1",
+            "tilestored [{below} + {stride}], tmm2",
+            "tilestored [{below} + {stride} + 64], tmm3",
+            to = in(reg) to,
+            below = in(reg) to.byte_add(SIDE * stride),
+            stride = in(reg) stride,
+            options(nostack)
+        );
+    }
+}

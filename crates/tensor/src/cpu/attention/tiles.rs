@@ -6,7 +6,7 @@
 //! right [inner][lanes]   tile: 16 units × 16 lanes, from unit to unit `lanes` units
 //! ```
 
-use super::super::amx::SIDE;
+use super::super::amx::{SIDE, start_sums, store_sums};
 use std::arch::asm;
 
 /// Rows and lanes of the sums that are made at a time.
@@ -68,21 +68,7 @@ unsafe fn square(
     let (left_row, right_row) = (4 * inner, 4 * lanes);
     // SAFETY: by the contract; compiled code does not use tile registers.
     unsafe {
-        let below = out.add(SIDE * lanes);
-        if accumulate {
-            asm!(
-                "tileloadd tmm0, [{out} + {row}]",
-                "tileloadd tmm1, [{out} + {row} + 64]",
-                "tileloadd tmm2, [{below} + {row}]",
-                "tileloadd tmm3, [{below} + {row} + 64]",
-                out = in(reg) out,
-                below = in(reg) below,
-                row = in(reg) right_row,
-                options(nostack, readonly)
-            );
-        } else {
-            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
-        }
+        start_sums(out, right_row, accumulate);
         asm!(
             "2:",
             "tileloadd tmm4, [{left} + {left_row}]",
@@ -107,15 +93,6 @@ unsafe fn square(
             steps = inout(reg) inner / SIDE => _,
             options(nostack, readonly)
         );
-        asm!(
-            "tilestored [{out} + {row}], tmm0",
-            "tilestored [{out} + {row} + 64], tmm1",
-            "tilestored [{below} + {row}], tmm2",
-            "tilestored [{below} + {row} + 64], tmm3",
-            out = in(reg) out,
-            below = in(reg) below,
-            row = in(reg) right_row,
-            options(nostack)
-        );
+        store_sums(out, right_row);
     }
 }

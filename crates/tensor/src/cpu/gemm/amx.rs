@@ -12,7 +12,7 @@
 //! The left panel is `[steps][32 rows][16 units]`, filled up with zeros to whole steps, so that a tile lies in
 //! one piece; the right panel is `[units][32 columns]`, as everywhere.
 
-use super::super::amx::SIDE;
+use super::super::amx::{SIDE, start_sums, store_sums};
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -40,21 +40,7 @@ pub(super) unsafe fn tile(
     let (steps, tail) = (units / SIDE, units % SIDE);
     // SAFETY: the operands hold `units`, the left one in whole steps; `top` is a whole tile.
     unsafe {
-        let low = top.add(SIDE * EDGE);
-        if continued {
-            asm!(
-                "tileloadd tmm0, [{top} + {stride}]",
-                "tileloadd tmm1, [{top} + {stride} + 64]",
-                "tileloadd tmm2, [{low} + {stride}]",
-                "tileloadd tmm3, [{low} + {stride} + 64]",
-                top = in(reg) top,
-                low = in(reg) low,
-                stride = in(reg) 4 * EDGE,
-                options(nostack, readonly)
-            );
-        } else {
-            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
-        }
+        start_sums(top, 4 * EDGE, continued);
         run(steps, a, b, ahead);
         if tail > 0 {
             let mut rest = Rest([[0; EDGE]; SIDE]);
@@ -62,16 +48,7 @@ pub(super) unsafe fn tile(
             std::ptr::copy_nonoverlapping(from, rest.0.as_mut_ptr().cast(), tail * EDGE);
             run(1, a.add(steps * SIDE * EDGE), rest.0.as_ptr().cast(), ahead);
         }
-        asm!(
-            "tilestored [{top} + {stride}], tmm0",
-            "tilestored [{top} + {stride} + 64], tmm1",
-            "tilestored [{low} + {stride}], tmm2",
-            "tilestored [{low} + {stride} + 64], tmm3",
-            top = in(reg) top,
-            low = in(reg) low,
-            stride = in(reg) 4 * EDGE,
-            options(nostack)
-        );
+        store_sums(top, 4 * EDGE);
         match joins {
             0 => {}
             1 => join::<1>(top),
