@@ -300,15 +300,16 @@ struct Item<'a> {
 }
 
 impl Item<'_> {
-    /// Packs a segment of some of the item's row panels.
-    fn pack_left(&self, segment: Segment, row_panels: Range<usize>, to: *mut u32) {
+    /// Packs a segment of the item's rows.
+    fn pack_left(&self, segment: Segment, to: *mut u32) {
         let mr = self.kernel.mr();
-        let first_outer = self.rows.start + row_panels.start * mr;
-        let part = Part { first_outer, first_unit: segment.first, units: segment.units, width: mr };
-        let end = to.wrapping_add(row_panels.len() * self.left_panel(segment));
+        let row_panels = self.rows.len().div_ceil(mr);
+        let part =
+            Part { first_outer: self.rows.start, first_unit: segment.first, units: segment.units, width: mr };
+        let end = to.wrapping_add(row_panels * self.left_panel(segment));
         debug_assert!(end.addr() - self.left_block.addr() <= left_bytes(self.kernel));
         // SAFETY: the worker's left block has room for the item's rows (asserted above).
-        unsafe { pack::panels(self.kernel, self.left, part, row_panels.len(), to) };
+        unsafe { pack::panels(self.kernel, self.left, part, row_panels, to) };
     }
 
     /// Units of a row panel of a segment in the left block.
@@ -361,7 +362,7 @@ impl Item<'_> {
             unsafe { self.left_block.add(piece.left * row_panels * mr) }
         };
         for piece in all.chunks().flatten().filter(|piece| piece.skipped == 0) {
-            self.pack_left(piece.segment, 0..row_panels, left_of(piece));
+            self.pack_left(piece.segment, left_of(piece));
         }
         let one_chunk = self.units <= self.kernel.chunk();
         let levels = if one_chunk { 0 } else { self.shards.ilog2() as usize + 2 };
@@ -397,7 +398,7 @@ impl Item<'_> {
         let row_panels = self.rows.len().div_ceil(mr);
         let mut level = 0;
         for segment in segments(self.kernel, self.inner, self.shards) {
-            self.pack_left(segment, 0..row_panels, self.left_block);
+            self.pack_left(segment, self.left_block);
             for (column, panel) in self.panels.clone().enumerate() {
                 for (skipped, units) in segment.pieces(self.kernel) {
                     let piece = Piece::of_long(segment, skipped, units, level);

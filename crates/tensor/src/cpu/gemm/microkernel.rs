@@ -161,13 +161,13 @@ impl Microkernel {
     }
 
     /// Computes one tile over `units` (continuing the sums at `top` if it says so), joins it with the `joins` tiles just
-    /// below `top` (each `MR · NR` f32, the newest nearest), and stores the result in place of the lowest of them (`top` itself when
-    /// `joins` is 0). Meanwhile brings the
-    /// [`Self::bytes_ahead`] at `ahead` nearer (any address is fine).
+    /// below `top` (each `MR · NR` f32, the newest nearest), and stores the result in place of the lowest of them (`top`
+    /// itself when `joins` is 0). Meanwhile brings the [`Self::bytes_ahead`] at `ahead` nearer (any address is fine).
     ///
     /// # Safety
-    /// `a` points to `left_units(units) · MR` units, `b` to `units · NR`, `top` to one tile (of sums, if they are continued) with `joins` initialised
-    /// tiles before it, [`Self::tile_len`] apart; the machine has the kernel's instructions, and this thread holds what [`Self::set_up`] gave.
+    /// `a` points to `left_units(units) · MR` units, `b` to `units · NR`, `top` to one tile (of sums, if they are
+    /// continued) with `joins` initialised tiles before it, [`Self::tile_len`] apart; the machine has the kernel's
+    /// instructions, and this thread holds what [`Self::set_up`] gave.
     #[inline(always)]
     pub(crate) unsafe fn tile(
         self,

@@ -1,7 +1,8 @@
 //! Packing: bringing an operand's panels into the units that register tiles read.
 //!
 //! A panel holds `width` neighbours of the outer dimension (MR for left, NR for right operands) over a range
-//! of units: `[units][width]`, or for tile registers on the left `[steps][width][16]`, see [`blocks`]. Elements beyond the matrix are zero. The conversion to bf16 or f32 happens here.
+//! of units: `[units][width]`, or for tile registers on the left `[steps][width][16]`, see [`blocks`].
+//! Elements beyond the matrix are zero. The conversion to bf16 or f32 happens here.
 
 #[cfg(target_arch = "x86_64")]
 mod blocks;
