@@ -27,8 +27,9 @@ impl Kernel {
     /// The kernel whose products of many rows are fastest here, which is what training is made of; [`Kernel::Auto`] is
     /// the one that reads the fewest bytes of weights, which is what generating is made of.
     ///
-    /// They part on Intel's cores without tile registers (or whose system does not lend them), whose bf16 dot products are slower than their f32 arithmetic: 176 against 231 GFLOP/s on two
-    /// threads of Sapphire Rapids. It follows from the maker alone, so all machines of one kind compute the same bits.
+    /// They part on Intel's cores without tile registers (or whose system does not lend them), whose bf16 dot products are
+    /// slower than their f32 arithmetic: 176 against 231 GFLOP/s on two threads of Sapphire Rapids. It follows from the
+    /// maker and the registers alone, so all machines of one kind compute the same bits.
     pub fn of_many_rows() -> Self {
         #[cfg(target_arch = "x86_64")]
         if Isa::available().first() == Some(&Isa::Avx512Bf16) {
