@@ -1,5 +1,8 @@
 //! What happens to a finished tile: bias, activation, dropout, residual, and the store.
 
+#[cfg(target_arch = "x86_64")]
+mod rows;
+
 use super::super::isa::Isa;
 use super::super::math::{self, Act};
 use super::super::memory::{Block, SharedMut, overlap};
@@ -181,6 +184,18 @@ impl<T: Act, O: Act> Finish for Store<'_, T, O> {
     #[inline(always)]
     fn finish(&self, mut tile: Tile<'_>) {
         self.activate(&mut tile);
+        #[cfg(target_arch = "x86_64")]
+        if self.isa == Isa::Amx && self.dropout.is_none() && rows::knows::<T, O>(&tile) {
+            // SAFETY: the machine has the registers, the types are known, and every element of the product is finished once.
+            unsafe {
+                if self.accumulate {
+                    rows::store::<T, O, true>(&tile, self.out, self.residual, self.cols);
+                } else {
+                    rows::store::<T, O, false>(&tile, self.out, self.residual, self.cols);
+                }
+            }
+            return;
+        }
         // A length known to the compiler turns the short loops of `store` into a few instructions; those of 32 it
         // would unroll into scalars.
         if tile.cols == WIDE {
