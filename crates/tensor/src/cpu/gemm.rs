@@ -213,7 +213,7 @@ pub(super) fn product(place: Place<'_>, left: Operand, right: Operand, shards: S
     let panels = Panels::new(n, shards.outer, kernel.nr());
     let count = panels.count();
     let left_units = segments(kernel, inner, shards.inner).map(|s| kernel.left_units(s.units)).sum();
-    let plan = Cut::new(kernel, m, count, left_units, shards.inner, units > SHORT_INNER, threads);
+    let plan = Cut::new(kernel, m, count, (units, left_units), shards.inner, threads);
     team.run(plan.row_blocks * plan.panel_blocks, &|worker, item| {
         // SAFETY: every worker has its own part of the scratch memory.
         let own = unsafe { workers.at(worker * worker_bytes(kernel) / 4) };
@@ -254,22 +254,26 @@ impl Cut {
         kernel: Microkernel,
         m: usize,
         panels: usize,
-        left_units: usize,
+        (units, left_units): (usize, usize),
         shards: usize,
-        long: bool,
         threads: usize,
     ) -> Self {
+        let long = units > SHORT_INNER;
         let (mr, nr) = (kernel.mr(), kernel.nr());
         let (block_units, block_rows) = kernel.left_block();
         let (long_rows, long_cols) = kernel.long_block();
         let most_rows =
             if long { long_rows } else { (block_units / left_units.max(1)).clamp(LEAST_ROWS, block_rows) };
+        // Rather several blocks of rows than several of panels, since the left block is packed anew for each of those;
+        // unless the right operand is so large that it comes from afar for each block of rows.
+        let fair_rows = m.div_ceil(4 * threads).max(kernel.fewest_rows(4 * units * panels * nr));
+        let most_rows = most_rows.min(fair_rows);
         let rows = (m.div_ceil(m.div_ceil(most_rows).max(1))).next_multiple_of(mr).max(mr);
         let row_blocks = m.div_ceil(rows);
         let levels = if long { shards.ilog2() as usize + 2 } else { 1 };
         debug_assert!(levels <= MAX_LEVELS && rows <= most_rows + mr);
         // Enough items for every worker to stay busy, but wide enough to repay packing the left block.
-        let wanted = (6 * threads).div_ceil(row_blocks.max(1)).max(1);
+        let wanted = (kernel.items() * threads).div_ceil(row_blocks.max(1)).max(1);
         let least = (384 / nr).min(panels);
         let mut per_item = panels.div_ceil(wanted).max(least).max(1);
         if m <= 2 * mr {

@@ -1,29 +1,18 @@
-//! The tile of Intel's matrix extension: 32 × 32 sums, made in two bands of 16 rows on tile registers.
+//! The tile of Intel's matrix extension: one band of 16 × 32 sums.
 //!
-//! ```text
-//!              B  32 columns
-//!   A          ┌───────────────────┐     one step = 16 units = 32 elements of the inner dimension;
-//!   32 rows    │ band 0            │     the second band finds B in the nearest cache
-//!              ├───────────────────┤
-//!              │ band 1            │
-//!              └───────────────────┘
-//! ```
-//!
-//! The left panel is `[steps][32 rows][16 units]`, filled up with zeros to whole steps, so that a tile lies in
-//! one piece; the right panel is `[units][32 columns]`, as everywhere.
+//! The left panel is `[steps][16 rows][16 units]`, filled up with zeros to whole steps of 16 units (32 elements of the inner
+//! dimension), so that a step's rows lie in one piece; the right panel is `[units][32 columns]`, as everywhere.
 
 use super::super::amx::{self, BAND, SIDE, Strides, add_steps, start_band, store_band};
-use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Rows and columns of the tile.
-pub(super) const EDGE: usize = 2 * SIDE;
-/// f32 from one tile to the next: not a page, or loads of one would wait for stores to the other.
-pub(super) const TILE: usize = EDGE * EDGE + SIDE;
-/// Cache lines of the next right panel that a step of both bands brings nearer.
-pub(super) const LINES_AHEAD: usize = 2 * amx::LINES_AHEAD;
-
-const _: () = assert!(EDGE == BAND, "a panel of the right operand is as wide as a band");
+pub(super) const ROWS: usize = SIDE;
+pub(super) const COLS: usize = BAND;
+/// f32 from one tile to the next: not half a page, or loads of one would wait for stores to another.
+pub(super) const TILE: usize = ROWS * COLS + SIDE;
+/// Cache lines of the next right panel that a step brings nearer.
+pub(super) const LINES_AHEAD: usize = amx::LINES_AHEAD;
 
 /// # Safety
 /// As `Microkernel::tile`, with the left panel as above; this thread's tile registers are set up
@@ -39,27 +28,21 @@ pub(super) unsafe fn tile(
     joins: usize,
     ahead: *const u8,
 ) {
-    const ROW: usize = 4 * EDGE;
+    const ROW: usize = 4 * COLS;
     const STRIDES: Strides =
-        Strides { left_row: 4 * SIDE, left_step: 4 * SIDE * EDGE, right_row: ROW, right_step: SIDE * ROW };
+        Strides { left_row: 4 * SIDE, left_step: 4 * SIDE * ROWS, right_row: ROW, right_step: SIDE * ROW };
     let (steps, tail) = (units / SIDE, units % SIDE);
     // SAFETY: the operands hold `units`, the left one in whole steps; `top` is a whole tile.
     unsafe {
-        let mut rest = Rest([[0; EDGE]; SIDE]);
+        start_band(top, ROW, continued);
+        add_steps(steps, a, b, STRIDES, ahead);
         if tail > 0 {
-            let from = b.add(steps * SIDE * EDGE);
-            std::ptr::copy_nonoverlapping(from, rest.0.as_mut_ptr().cast(), tail * EDGE);
+            let mut rest = Rest([[0; COLS]; SIDE]);
+            let from = b.add(steps * SIDE * COLS);
+            std::ptr::copy_nonoverlapping(from, rest.0.as_mut_ptr().cast(), tail * COLS);
+            add_steps(1, a.add(steps * SIDE * ROWS), rest.0.as_ptr().cast(), STRIDES, ahead);
         }
-        for band in 0..2 {
-            let (a, top) = (a.add(band * SIDE * SIDE), top.add(band * SIDE * EDGE));
-            let ahead = ahead.wrapping_add(band * steps * amx::LINES_AHEAD * 64);
-            start_band(top, ROW, continued);
-            add_steps(steps, a, b, STRIDES, ahead);
-            if tail > 0 {
-                add_steps(1, a.add(steps * SIDE * EDGE), rest.0.as_ptr().cast(), STRIDES, ahead);
-            }
-            store_band(top, ROW);
-        }
+        store_band(top, ROW);
         match joins {
             0 => {}
             1 => join::<1>(top),
@@ -73,7 +56,7 @@ pub(super) unsafe fn tile(
 
 /// The right operand of a last step that is not whole, zeros behind it.
 #[repr(align(64))]
-struct Rest([[u32; EDGE]; SIDE]);
+struct Rest([[u32; COLS]; SIDE]);
 
 /// Adds the `JOINS` tiles below `top` to it, the nearest first, in place of the lowest.
 ///
@@ -82,7 +65,7 @@ struct Rest([[u32; EDGE]; SIDE]);
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn join<const JOINS: usize>(top: *mut f32) {
-    for at in (0..EDGE * EDGE).step_by(SIDE) {
+    for at in (0..ROWS * COLS).step_by(SIDE) {
         // SAFETY: inside the tiles, by the contract.
         unsafe {
             let mut sum = _mm512_loadu_ps(top.add(at));
@@ -101,7 +84,7 @@ unsafe fn join<const JOINS: usize>(top: *mut f32) {
 pub(in super::super) unsafe fn spin(rounds: usize) {
     // SAFETY: touches no memory; the registers are set up.
     unsafe {
-        asm!(
+        std::arch::asm!(
             "tilezero tmm4",
             "tilezero tmm5",
             "tilezero tmm6",

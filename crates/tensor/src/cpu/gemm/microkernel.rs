@@ -19,7 +19,7 @@ use crate::DType;
 /// A register tile's geometry and instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Microkernel {
-    /// 32 × 32, pairs of bf16, on tile registers.
+    /// 16 × 32, pairs of bf16, on tile registers.
     #[cfg(target_arch = "x86_64")]
     Bf16Amx,
     /// 8 × 48, pairs of bf16.
@@ -36,7 +36,7 @@ pub(crate) enum Microkernel {
 }
 
 /// Elements of the largest tile.
-pub(crate) const MAX_TILE: usize = 32 * 32;
+pub(crate) const MAX_TILE: usize = 16 * 32;
 
 impl Microkernel {
     pub(crate) const fn new(isa: Isa, dtype: DType) -> Self {
@@ -57,7 +57,7 @@ impl Microkernel {
     pub(crate) const fn mr(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Bf16Amx => super::amx::EDGE,
+            Self::Bf16Amx => super::amx::ROWS,
             #[cfg(target_arch = "x86_64")]
             Self::Bf16Avx512 | Self::F32Avx512 => 8,
             #[cfg(target_arch = "x86_64")]
@@ -70,7 +70,7 @@ impl Microkernel {
     pub(crate) const fn nr(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Bf16Amx => super::amx::EDGE,
+            Self::Bf16Amx => super::amx::COLS,
             #[cfg(target_arch = "x86_64")]
             Self::Bf16Avx512 | Self::F32Avx512 => 48,
             #[cfg(target_arch = "x86_64")]
@@ -118,6 +118,25 @@ impl Microkernel {
             #[cfg(target_arch = "x86_64")]
             Self::Bf16Amx => (196_608, 512),
             _ => (65_536, 192),
+        }
+    }
+
+    /// Rows that an item has at least, where there are so many, before panels are shared out too; by the bytes of the right
+    /// operand, which two MiB of L2 cache hold or not.
+    pub(crate) fn fewest_rows(self, right_bytes: usize) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => 128 * (right_bytes >> 21).max(1),
+            _ => self.left_block().1,
+        }
+    }
+
+    /// Items for each worker that a product is cut into, so that all are busy to its end.
+    pub(crate) const fn items(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Bf16Amx => 4,
+            _ => 6,
         }
     }
 

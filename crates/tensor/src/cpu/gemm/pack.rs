@@ -64,12 +64,8 @@ pub(crate) unsafe fn panel(kernel: Microkernel, source: &Source, part: Part, to:
 pub(crate) unsafe fn panels(kernel: Microkernel, source: &Source, part: Part, count: usize, to: *mut u32) {
     #[cfg(target_arch = "x86_64")]
     if kernel == Microkernel::Bf16Amx {
-        for index in 0..count {
-            let part = Part { first_outer: part.first_outer + index * part.width, ..part };
-            let to = to.wrapping_add(index * kernel.left_units(part.units) * part.width);
-            // SAFETY: passed on; panel `index` has its own room.
-            unsafe { blocks::panel(source, part, to) };
-        }
+        // SAFETY: passed on.
+        unsafe { blocks::panels(source, part, count, to) };
         return;
     }
     #[cfg(target_arch = "x86_64")]

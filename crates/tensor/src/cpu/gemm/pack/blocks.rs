@@ -10,68 +10,75 @@ use crate::cpu::amx::SIDE;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// Packs one panel.
+/// Rows of a panel.
+const WIDTH: usize = SIDE;
+
+/// Packs `count` neighbouring panels, from `part` on, one behind the other.
 ///
 /// # Safety
-/// `source` describes readable memory, `to` points to `width` rows of whole steps that do not overlap it, and the
+/// `source` describes readable memory, `to` points to as many panels of whole steps that do not overlap it, and the
 /// machine has AVX-512 with bf16.
-pub(super) unsafe fn panel(source: &Source, part: Part, to: *mut u32) {
+pub(super) unsafe fn panels(source: &Source, part: Part, count: usize, to: *mut u32) {
+    assert_eq!(part.width, WIDTH, "a panel on tile registers");
     // SAFETY: passed on; the element type is the source's.
     unsafe {
         match source.dtype {
-            DType::F32 => typed::<f32>(source, part, to),
-            DType::Bf16 => typed::<bf16>(source, part, to),
-            DType::F16 => typed::<f16>(source, part, to),
+            DType::F32 => typed::<f32>(source, part, count, to),
+            DType::Bf16 => typed::<bf16>(source, part, count, to),
+            DType::F16 => typed::<f16>(source, part, count, to),
             other => panic!("operands are f32, bf16 or f16, not {other}"),
         }
     }
 }
 
 /// # Safety
-/// As [`panel`], with `T` the source's element type.
+/// As [`panels`], with `T` the source's element type.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2")]
-unsafe fn typed<T: Act>(source: &Source, part: Part, to: *mut u32) {
+unsafe fn typed<T: Act>(source: &Source, part: Part, count: usize, to: *mut u32) {
     let matrix = Matrix::<T> { pointer: source.pointer.cast(), source: *source };
-    let covered = part.width.min(source.outer - part.first_outer.min(source.outer));
+    let Part { first_outer, first_unit, units, .. } = part;
+    let panel_units = units.next_multiple_of(SIDE) * WIDTH;
+    let covered = (count * WIDTH).min(source.outer - first_outer.min(source.outer));
     // What the vector loops do: whole squares inside the matrix.
-    let whole_units = (source.inner / 2).saturating_sub(part.first_unit).min(part.units) / SIDE * SIDE;
-    let (rows, units) = match (T::DTYPE, source.inner_rows) {
+    let whole_units = (source.inner / 2).saturating_sub(first_unit).min(units) / SIDE * SIDE;
+    let (rows, done_units) = match (T::DTYPE, source.inner_rows) {
         (DType::F16, _) => (0, 0),
         (_, false) => (covered, whole_units),
         (_, true) => (covered / SIDE * SIDE, whole_units),
     };
-    // SAFETY: rows and units are inside the matrix and the panel.
+    // SAFETY: rows and units are inside the matrix and their panel.
     unsafe {
         if source.inner_rows {
-            for first in (0..units).step_by(SIDE) {
+            // Along the rows of the matrix, from panel to panel, so that every line of it is used at once.
+            for first in (0..done_units).step_by(SIDE) {
                 for row in (0..rows).step_by(SIDE) {
-                    let to = to.add(first * part.width + row * SIDE);
-                    square(&matrix, part.first_unit + first, part.first_outer + row, to);
+                    let to = to.add(row / WIDTH * panel_units + first * WIDTH);
+                    square(&matrix, first_unit + first, first_outer + row, to);
                 }
             }
         } else {
-            // Along the rows, so that each is read in one go.
             for row in 0..rows {
-                let from = matrix.pointer.add((part.first_outer + row) * source.inner + 2 * part.first_unit);
-                for first in (0..units).step_by(SIDE) {
-                    let step = sixteen_units(from.add(2 * first));
-                    _mm512_storeu_si512(to.add(first * part.width + row * SIDE).cast(), step);
+                let from = matrix.pointer.add((first_outer + row) * source.inner + 2 * first_unit);
+                let to = to.add(row / WIDTH * panel_units + row % WIDTH * SIDE);
+                for first in (0..done_units).step_by(SIDE) {
+                    _mm512_storeu_si512(to.add(first * WIDTH).cast(), sixteen_units(from.add(2 * first)));
                 }
             }
         }
     }
-    for unit in 0..part.units.next_multiple_of(SIDE) {
-        for row in if unit < units { rows } else { 0 }..part.width {
-            let (k, outer) = (2 * (part.first_unit + unit), part.first_outer + row);
-            let value = if row < covered && unit < part.units {
+    for row in 0..count * WIDTH {
+        for unit in if row < rows { done_units } else { 0 }..units.next_multiple_of(SIDE) {
+            let (k, outer) = (2 * (first_unit + unit), first_outer + row);
+            let value = if row < covered && unit < units {
                 // SAFETY: `outer` is inside the matrix; `get` checks k.
                 let [low, high] = unsafe { [matrix.get(k, outer), matrix.get(k + 1, outer)] };
                 u32::from(bf16::bits_of(low)) | (u32::from(bf16::bits_of(high)) << 16)
             } else {
                 0
             };
-            // SAFETY: inside the panel.
-            unsafe { to.add((unit / SIDE * part.width + row) * SIDE + unit % SIDE).write(value) };
+            let at = row / WIDTH * panel_units + (unit / SIDE * WIDTH + row % WIDTH) * SIDE + unit % SIDE;
+            // SAFETY: inside the row's panel.
+            unsafe { to.add(at).write(value) };
         }
     }
 }
@@ -107,9 +114,9 @@ unsafe fn square<T: Act>(matrix: &Matrix<T>, unit: usize, outer: usize, to: *mut
         // SAFETY: by the contract.
         unsafe {
             let even = matrix.pointer.add(2 * (unit + i) * stride + outer);
-            // The next panel's lines: too far apart for the hardware to see where this goes.
-            _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(2 * SIDE).cast());
-            _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(2 * SIDE + stride).cast());
+            // The panels' lines after the next: rows are too far apart for the hardware to see where this goes.
+            _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(4 * SIDE).cast());
+            _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(4 * SIDE + stride).cast());
             let [low, high] = [even, even.add(stride)].map(|at| {
                 if T::DTYPE == DType::F32 {
                     let sixteen = _mm512_cvtneps_pbh(_mm512_loadu_ps(at.cast()));
