@@ -15,14 +15,14 @@ use std::arch::x86_64::*;
 
 /// Rows of a tile.
 pub(super) const ROWS: usize = 16;
-/// Groups whose sums are made together: as many tiles as there are to add to.
+/// Groups whose sums are made together.
 const TOGETHER: usize = 4;
 /// i32 of a tile of sums.
 const CELLS: usize = ROWS * LANES;
 
-/// 0..4 sums, 4 and 5 rows of activations, 6 and 7 quads of codes.
+/// 0 and 1 sums, 2 rows of activations, 3 quads of codes; the others stay empty, see [`amx::add_steps`].
 static SHAPES: amx::Shapes =
-    amx::Shapes::new([(16, 64), (16, 64), (16, 64), (16, 64), (16, 32), (16, 32), (8, 64), (8, 64)]);
+    amx::Shapes::new([(16, 64), (16, 64), (16, 32), (8, 64), (0, 0), (0, 0), (0, 0), (0, 0)]);
 
 /// The tiles of this thread, ready for products until it is dropped, and the sums that they are stored to.
 pub(super) struct Tiles {
@@ -193,25 +193,25 @@ unsafe fn integers(
     unsafe {
         asm!(
             "tilezero tmm0",
+            "tileloadd tmm2, [{x0} + {step}]",
+            "tileloadd tmm3, [{c0} + {line}]",
+            "tdpbsud tmm0, tmm2, tmm3",
             "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "tileloadd tmm4, [{x0} + {step}]",
-            "tileloadd tmm6, [{c0} + {line}]",
-            "tdpbsud tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{x1} + {step}]",
-            "tileloadd tmm7, [{c1} + {line}]",
-            "tdpbsud tmm1, tmm5, tmm7",
-            "tileloadd tmm4, [{x2} + {step}]",
-            "tileloadd tmm6, [{c2} + {line}]",
-            "tdpbsud tmm2, tmm4, tmm6",
-            "tileloadd tmm5, [{x3} + {step}]",
-            "tileloadd tmm7, [{c3} + {line}]",
-            "tdpbsud tmm3, tmm5, tmm7",
+            "tileloadd tmm2, [{x1} + {step}]",
+            "tileloadd tmm3, [{c1} + {line}]",
+            "tdpbsud tmm1, tmm2, tmm3",
             "tilestored [{to} + {line}], tmm0",
             "tilestored [{to} + {line} + 1024], tmm1",
-            "tilestored [{to} + {line} + 2048], tmm2",
-            "tilestored [{to} + {line} + 3072], tmm3",
+            "tilezero tmm0",
+            "tileloadd tmm2, [{x2} + {step}]",
+            "tileloadd tmm3, [{c2} + {line}]",
+            "tdpbsud tmm0, tmm2, tmm3",
+            "tilezero tmm1",
+            "tileloadd tmm2, [{x3} + {step}]",
+            "tileloadd tmm3, [{c3} + {line}]",
+            "tdpbsud tmm1, tmm2, tmm3",
+            "tilestored [{to} + {line} + 2048], tmm0",
+            "tilestored [{to} + {line} + 3072], tmm1",
             x0 = in(reg) rows(0),
             x1 = in(reg) rows(1),
             x2 = in(reg) rows(2),
@@ -227,10 +227,6 @@ unsafe fn integers(
             out("tmm1") _,
             out("tmm2") _,
             out("tmm3") _,
-            out("tmm4") _,
-            out("tmm5") _,
-            out("tmm6") _,
-            out("tmm7") _,
             options(nostack),
         );
     }

@@ -39,95 +39,119 @@ unsafe fn typed<T: Act>(source: &Source, part: Part, count: usize, to: *mut u32)
     let Part { first_outer, first_unit, units, .. } = part;
     let panel_units = units.next_multiple_of(SIDE) * WIDTH;
     let covered = (count * WIDTH).min(source.outer - first_outer.min(source.outer));
-    // What the vector loops do: whole squares inside the matrix.
-    let whole_units = (source.inner / 2).saturating_sub(first_unit).min(units) / SIDE * SIDE;
-    let (rows, done_units) = match (T::DTYPE, source.inner_rows) {
-        (DType::F16, _) => (0, 0),
-        (_, false) => (covered, whole_units),
-        (_, true) => (covered / SIDE * SIDE, whole_units),
-    };
-    // SAFETY: rows and units are inside the matrix and their panel.
+    if T::DTYPE == DType::F16 {
+        // SAFETY: passed on.
+        return unsafe { element_by_element(&matrix, part, count, to) };
+    }
+    // SAFETY: rows and units are inside their panel; what is read lies inside the matrix and the part.
     unsafe {
+        // Along the rows of the matrix, from panel to panel, so that every line of it is used at once.
         if source.inner_rows {
-            // Along the rows of the matrix, from panel to panel, so that every line of it is used at once.
-            for first in (0..done_units).step_by(SIDE) {
-                for row in (0..rows).step_by(SIDE) {
+            for first in (0..units).step_by(SIDE) {
+                for row in (0..covered).step_by(SIDE) {
                     let to = to.add(row / WIDTH * panel_units + first * WIDTH);
-                    square(&matrix, first_unit + first, first_outer + row, to);
+                    let size = [SIDE.min(units - first), SIDE.min(covered - row)];
+                    square(&matrix, [first_unit + first, first_outer + row], size, to);
                 }
             }
         } else {
-            for row in 0..rows {
+            for row in 0..covered {
                 let from = matrix.pointer.add((first_outer + row) * source.inner + 2 * first_unit);
                 let to = to.add(row / WIDTH * panel_units + row % WIDTH * SIDE);
-                for first in (0..done_units).step_by(SIDE) {
-                    _mm512_storeu_si512(to.add(first * WIDTH).cast(), sixteen_units(from.add(2 * first)));
+                for first in (0..units).step_by(SIDE) {
+                    let left = (2 * (units - first)).min(source.inner - 2 * (first_unit + first));
+                    let sixteen = neighbours(from.add(2 * first), left.min(2 * SIDE));
+                    _mm512_storeu_si512(to.add(first * WIDTH).cast(), sixteen);
                 }
             }
         }
+        let filled = if source.inner_rows { covered.next_multiple_of(SIDE) } else { covered };
+        for row in filled..count * WIDTH {
+            for first in (0..units).step_by(SIDE) {
+                let to = to.add(row / WIDTH * panel_units + row % WIDTH * SIDE + first * WIDTH);
+                _mm512_storeu_si512(to.cast(), _mm512_setzero_si512());
+            }
+        }
     }
+}
+
+/// What [`typed`] does, for types that the vector instructions don't convert.
+///
+/// # Safety
+/// As [`panels`], with `T` the source's element type.
+unsafe fn element_by_element<T: Act>(matrix: &Matrix<T>, part: Part, count: usize, to: *mut u32) {
+    let whole = part.units.next_multiple_of(SIDE);
     for row in 0..count * WIDTH {
-        for unit in if row < rows { done_units } else { 0 }..units.next_multiple_of(SIDE) {
-            let (k, outer) = (2 * (first_unit + unit), first_outer + row);
-            let value = if row < covered && unit < units {
+        for unit in 0..whole {
+            let (k, outer) = (2 * (part.first_unit + unit), part.first_outer + row);
+            let value = if outer < matrix.source.outer && unit < part.units {
                 // SAFETY: `outer` is inside the matrix; `get` checks k.
                 let [low, high] = unsafe { [matrix.get(k, outer), matrix.get(k + 1, outer)] };
                 u32::from(bf16::bits_of(low)) | (u32::from(bf16::bits_of(high)) << 16)
             } else {
                 0
             };
-            let at = row / WIDTH * panel_units + (unit / SIDE * WIDTH + row % WIDTH) * SIDE + unit % SIDE;
+            let at = row / WIDTH * whole * WIDTH + (unit / SIDE * WIDTH + row % WIDTH) * SIDE + unit % SIDE;
             // SAFETY: inside the row's panel.
             unsafe { to.add(at).write(value) };
         }
     }
 }
 
-/// 32 neighbours as bf16.
+/// `count` neighbours, 1 to 32, as bf16; zeros behind them.
 ///
 /// # Safety
-/// 32 elements are readable at `at`; T is f32 or bf16.
+/// They are readable at `at`; T is f32 or bf16.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn sixteen_units<T: Act>(at: *const T) -> __m512i {
-    // SAFETY: by the contract.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn neighbours<T: Act>(at: *const T, count: usize) -> __m512i {
+    let mask = u32::MAX >> (2 * SIDE - count);
+    // SAFETY: masked to what is there.
     unsafe {
         if T::DTYPE == DType::F32 {
-            let (low, high) = (_mm512_loadu_ps(at.cast()), _mm512_loadu_ps(at.cast::<f32>().add(16)));
+            let low = _mm512_maskz_loadu_ps(mask as u16, at.cast());
+            let high = _mm512_maskz_loadu_ps((mask >> SIDE) as u16, at.cast::<f32>().wrapping_add(SIDE));
             std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
         } else {
-            _mm512_loadu_si512(at.cast())
+            _mm512_maskz_loadu_epi16(mask, at.cast())
         }
     }
 }
 
-/// 16 units of 16 outer neighbours, from a matrix stored `[inner, outer]`.
+/// 16 units of 16 outer neighbours from a matrix stored `[inner, outer]`, beginning at `[unit, outer]`. Of them
+/// `[units, outers]` are there, the others zeros.
 ///
 /// # Safety
-/// The rows `2 · unit ..= 2 · unit + 31` and 16 columns from `outer` on are inside the matrix; 256 units fit at `to`.
+/// Those lie inside the matrix; 256 units fit at `to`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn square<T: Act>(matrix: &Matrix<T>, unit: usize, outer: usize, to: *mut u32) {
-    let stride = matrix.source.outer;
+unsafe fn square<T: Act>(
+    matrix: &Matrix<T>,
+    [unit, outer]: [usize; 2],
+    [units, outers]: [usize; 2],
+    to: *mut u32,
+) {
+    let Source { inner, outer: stride, .. } = matrix.source;
     let mut rows = [_mm512_setzero_si512(); SIDE];
-    for (i, row) in rows.iter_mut().enumerate() {
-        // SAFETY: by the contract.
-        unsafe {
-            let even = matrix.pointer.add(2 * (unit + i) * stride + outer);
-            // The panels' lines after the next: rows are too far apart for the hardware to see where this goes.
-            _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(4 * SIDE).cast());
-            _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(4 * SIDE + stride).cast());
-            let [low, high] = [even, even.add(stride)].map(|at| {
+    for (i, row) in rows.iter_mut().enumerate().take(units) {
+        let k = 2 * (unit + i);
+        let sixteen = |k: usize| {
+            let at = matrix.pointer.wrapping_add(k * stride + outer);
+            let mask = if k < inner { u16::MAX >> (SIDE - outers) } else { 0 };
+            // SAFETY: the masked elements lie inside the matrix; a prefetch may go anywhere.
+            let bits = unsafe {
+                // The panels' lines after the next: rows are too far apart for the hardware to see where this goes.
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(4 * SIDE).cast());
                 if T::DTYPE == DType::F32 {
-                    let sixteen = _mm512_cvtneps_pbh(_mm512_loadu_ps(at.cast()));
-                    std::mem::transmute::<__m256bh, __m256i>(sixteen)
+                    let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, at.cast()));
+                    std::mem::transmute::<__m256bh, __m256i>(rounded)
                 } else {
-                    _mm256_loadu_si256(at.cast())
+                    _mm256_maskz_loadu_epi16(mask, at.cast())
                 }
-            });
-            let [low, high] = [low, high].map(|half| _mm512_cvtepu16_epi32(half));
-            *row = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
-        }
+            };
+            _mm512_cvtepu16_epi32(bits)
+        };
+        *row = _mm512_or_si512(sixteen(k), _mm512_slli_epi32::<16>(sixteen(k + 1)));
     }
     for (i, column) in transpose(rows).into_iter().enumerate() {
         // SAFETY: 16 rows of 16 units, by the contract.
