@@ -2,7 +2,10 @@
 //! addressed by a counter, so that any of them can be drawn on any rank in any order.
 //!
 //! A [`Stream`] is one use of randomness (a tensor's initial values, one dropout site); a number in it is
-//! addressed by its global index, never by the order of calls.
+//! addressed by its global index, never by the order of calls. Nothing here calls a mathematical library, whose last bits
+//! depend on its version: machines of any kind draw the same numbers.
+
+use std::f64::consts::{LN_2, SQRT_2, TAU};
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -64,11 +67,61 @@ impl Stream {
 
     /// Standard normal number `index` (Box–Muller over words `2 * index`, `2 * index + 1`), in f64.
     pub fn normal(&self, index: u64) -> f64 {
-        let four = self.four(index / 2);
-        let pair = if index.is_multiple_of(2) { [four[0], four[1]] } else { [four[2], four[3]] };
-        let radius = (-2.0 * ((f64::from(pair[0]) + 0.5) / 4_294_967_296.0).ln()).sqrt();
-        radius * (std::f64::consts::TAU * f64::from(pair[1]) / 4_294_967_296.0).cos()
+        self.two_normals(index / 2)[(index % 2) as usize]
     }
+
+    /// Standard normal numbers `2 * index` and `2 * index + 1`.
+    #[inline(always)]
+    pub fn two_normals(&self, index: u64) -> [f64; 2] {
+        let four = self.four(index);
+        [box_muller(four[0], four[1]), box_muller(four[2], four[3])]
+    }
+}
+
+/// `√(-2 ln u) · cos(2π v)` with `u` = (first + ½) / 2³² and `v` = second / 2³².
+#[inline(always)]
+fn box_muller(first: u32, second: u32) -> f64 {
+    let radius = (-2.0 * ln((f64::from(first) + 0.5) * (1.0 / 4_294_967_296.0))).sqrt();
+    radius * cos_of_turn(second)
+}
+
+/// `ln u` of a normal number between 0 and 1, within 2⁻⁵⁰ of its size: `e ln 2 + 2 (s + s³/3 + s⁵/5 + …)` with `u = m · 2ᵉ`, m between √½
+/// and √2, and `s = (m - 1) / (m + 1)`.
+#[inline(always)]
+fn ln(u: f64) -> f64 {
+    const MANTISSA: u64 = (1 << 52) - 1;
+    let bits = u.to_bits();
+    let exponent = (bits >> 52) as i32 - 1023;
+    let mantissa = f64::from_bits((bits & MANTISSA) | (1023 << 52));
+    let high = mantissa > SQRT_2;
+    let mantissa = if high { 0.5 * mantissa } else { mantissa };
+    let exponent = f64::from(exponent + i32::from(high));
+    let s = (mantissa - 1.0) / (mantissa + 1.0);
+    let z = s * s;
+    let mut sum = 1.0 / 21.0;
+    for divisor in [19.0, 17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
+        sum = sum * z + 1.0 / divisor;
+    }
+    exponent * LN_2 + 2.0 * s * sum
+}
+
+/// `cos(2π · word / 2³²)` within 2⁻⁵²: whole quarters of the turn are taken off exactly, in integers, and what is left, at most π/4 either
+/// way, goes into the series of sine and cosine.
+#[inline(always)]
+fn cos_of_turn(word: u32) -> f64 {
+    let quarter = word.wrapping_add(1 << 29) >> 30;
+    let rest = word.wrapping_sub(quarter << 30) as i32;
+    let x = f64::from(rest) * (TAU / 4_294_967_296.0);
+    let z = x * x;
+    let (mut sine, mut cosine) = (1.0, 1.0);
+    // Terms k + 1 and those behind them, from the last on: x^(2k)/(2k)! and x^(2k+1)/(2k+1)!.
+    for k in [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0] {
+        cosine = 1.0 - cosine * z * (1.0 / ((2.0 * k - 1.0) * (2.0 * k)));
+        sine = 1.0 - sine * z * (1.0 / ((2.0 * k) * (2.0 * k + 1.0)));
+    }
+    let value = if quarter & 1 == 0 { cosine } else { x * sine };
+    // cos, -sin, -cos, sin of what is left.
+    if quarter == 1 || quarter == 2 { -value } else { value }
 }
 
 #[cfg(test)]
@@ -83,6 +136,35 @@ mod tests {
         assert_eq!(
             block([0xa409_3822, 0x299f_31d0], [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
+        );
+    }
+
+    #[test]
+    fn logarithm_and_cosine_are_those_of_the_library() {
+        let words = (0..200_000u32)
+            .map(|i| i.wrapping_mul(0x9E37_79B9))
+            .chain(0..100)
+            .chain(u32::MAX - 100..=u32::MAX);
+        for word in words {
+            let u = (f64::from(word) + 0.5) / 4_294_967_296.0;
+            let (ours, theirs) = (ln(u), u.ln());
+            assert!((ours - theirs).abs() <= theirs.abs() * 2f64.powi(-50), "ln {u}: {ours}, not {theirs}");
+            let (ours, theirs) = (cos_of_turn(word), (TAU * f64::from(word) / 4_294_967_296.0).cos());
+            // The library's argument is rounded: by up to 2⁻⁵¹ of a turn.
+            assert!((ours - theirs).abs() <= 2f64.powi(-50), "cos of {word}: {ours}, not {theirs}");
+        }
+    }
+
+    #[test]
+    fn normals_come_in_pairs_of_the_same_bits() {
+        let stream = Stream::named(3, "pairs");
+        for index in [0, 1, 2, 1001, 1 << 40] {
+            assert_eq!(stream.normal(index), stream.two_normals(index / 2)[(index % 2) as usize]);
+        }
+        // Any change of these bits changes every network's first weights.
+        assert_eq!(
+            [stream.normal(0), stream.normal(1)].map(f64::to_bits),
+            [0x3fc6_a2a9_e072_7524, 0xbfe0_b693_2e34_e2d4]
         );
     }
 

@@ -91,14 +91,34 @@ pub(super) fn scale(cpu: &mut Cpu, view: View, factor: f32) {
 }
 
 pub(super) fn fill_normal(cpu: &mut Cpu, view: View, stream: Stream, first: u64, mean: f32, std: f32) {
+    /// Pairs of numbers that are drawn together, as many as make full vectors.
+    const PAIRS: usize = 16;
     // SAFETY: the only memory this operation uses; ranges are disjoint.
     let to = unsafe { cpu.arena.shared::<f32>(view) };
+    let (isa, mean, std) = (cpu.isa, f64::from(mean), f64::from(std));
     cpu.team.ranges(view.len(), 1024, &|range| {
-        let start = first + range.start as u64;
+        let first = first + range.start as u64;
         // SAFETY: as above.
-        for (i, x) in unsafe { to.range(range) }.iter_mut().enumerate() {
-            *x = (f64::from(mean) + f64::from(std) * stream.normal(start + i as u64)) as f32;
+        let to = unsafe { to.range(range) };
+        // A number whose other half lies before the range.
+        let (odd, to) = to.split_at_mut((first % 2) as usize);
+        for x in odd {
+            *x = (mean + std * stream.normal(first)) as f32;
         }
+        let begin = first.div_ceil(2);
+        isa.vectorize(
+            #[inline(always)]
+            || {
+                for (number, some) in to.chunks_mut(2 * PAIRS).enumerate() {
+                    let pair = begin + (number * PAIRS) as u64;
+                    let mut values = [[0.0f32; 2]; PAIRS];
+                    for (i, values) in values.iter_mut().enumerate() {
+                        *values = stream.two_normals(pair + i as u64).map(|x| (mean + std * x) as f32);
+                    }
+                    some.copy_from_slice(&values.as_flattened()[..some.len()]);
+                }
+            },
+        );
     });
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Shape {
 
 /// Largest first.
 pub(crate) const SHAPES: [Shape; 3] = [
-    Shape { layers: 4, hidden: 256, heads: 4, sequence: 256, batch: 4, learning_rate: 3e-3 },
+    Shape { layers: 4, hidden: 256, heads: 4, sequence: 256, batch: 4, learning_rate: 1.5e-3 },
     Shape { layers: 3, hidden: 128, heads: 2, sequence: 128, batch: 4, learning_rate: 4e-3 },
     Shape { layers: 2, hidden: 64, heads: 2, sequence: 64, batch: 4, learning_rate: 6e-3 },
 ];
@@ -123,7 +123,7 @@ fn run_file(
     let evaluate_every = (steps / EVALUATIONS).max(1);
     format!(
         "# Written by `triax demo`: `triax train` with this file repeats its training.\n\n\
-         [model]\nlayers = {layers}\nhidden = {hidden}\nheads = {heads}\nvocab = {vocabulary}\nsequence = {sequence}\n\
+         [model]\nlayers = {layers}\nhidden = {hidden}\nheads = {heads}\nffn = {}\nvocab = {vocabulary}\nsequence = {sequence}\n\
          norm = \"rms\"\nactivation = \"swiglu\"\npositions = \"rotary\"\nbias = false\ntied = true\n\n\
          [data]\nblend = [\n{blend}]\nvalidation = [\n{validation}]\n\n\
          [train]\nglobal_batch = {batch}\nstop = \"{steps} steps\"\n\
@@ -133,6 +133,8 @@ fn run_file(
          [layout]\nmicro_batch = {batch}\n\n\
          [checkpoint]\nevery = \"{steps} steps\"\nkeep = 1\n\n\
          [device]\nkind = \"{}\"\nthreads = {}\n{}",
+        // Each of the eight shards of its sums is whole steps of the products.
+        3 * hidden,
         learning_rate / 50.0,
         device.device,
         device.threads,
