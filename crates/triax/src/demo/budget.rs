@@ -25,7 +25,7 @@ pub(crate) struct Shape {
 
 /// Largest first.
 pub(crate) const SHAPES: [Shape; 3] = [
-    Shape { layers: 4, hidden: 256, heads: 4, sequence: 256, batch: 4, learning_rate: 1.5e-3 },
+    Shape { layers: 4, hidden: 256, heads: 4, sequence: 256, batch: 4, learning_rate: 1e-3 },
     Shape { layers: 3, hidden: 128, heads: 2, sequence: 128, batch: 4, learning_rate: 4e-3 },
     Shape { layers: 2, hidden: 64, heads: 2, sequence: 64, batch: 4, learning_rate: 6e-3 },
 ];
@@ -128,7 +128,7 @@ fn run_file(
          [data]\nblend = [\n{blend}]\nvalidation = [\n{validation}]\n\n\
          [train]\nglobal_batch = {batch}\nstop = \"{steps} steps\"\n\
          learning_rate = {{ peak = {learning_rate:?}, warmup = \"{warmup} steps\", decay = \"linear\", floor = {:?} }}\n\
-         optimizer = {{ betas = [0.9, 0.95], weight_decay = 0.1, clip = 1.0 }}\n\
+         optimizer = {{ betas = [0.9, 0.99], weight_decay = 0.1, clip = 1.0 }}\n\
          evaluate_every = {evaluate_every}\nevaluate_samples = {EVALUATION_SAMPLES}\n\n\
          [layout]\nmicro_batch = {batch}\n\n\
          [checkpoint]\nevery = \"{steps} steps\"\nkeep = 1\n\n\
