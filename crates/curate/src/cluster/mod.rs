@@ -84,7 +84,7 @@ pub(crate) fn conserve(
 }
 
 #[cfg(all(test, feature = "cluster"))]
-mod tests;
+pub(crate) mod tests;
 
 #[cfg(test)]
 mod account {

@@ -161,3 +161,41 @@ pub(super) fn pairs<R: Record>(
     }
     Ok(counts)
 }
+
+#[cfg(all(test, feature = "cluster"))]
+mod tests {
+    use super::*;
+    use crate::cluster::tests::{cluster, with_cluster};
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    struct Row {
+        key: u128,
+        document: u64,
+    }
+    record!(Row, b"lost", key: u128, document: u64);
+
+    #[test]
+    fn a_cluster_that_reads_fewer_rows_than_were_collected_decides_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let [whole, part] = [10, 7].map(|rows| {
+            let path = folder.path().join(format!("{rows}.run"));
+            let mut sorter = Sorter::new(folder.path(), "rows", 1 << 16);
+            (0..rows)
+                .for_each(|number| sorter.push(Row { key: (number / 3).into(), document: number }).unwrap());
+            sorter.write(&path).unwrap();
+            path
+        });
+        with_cluster(|joins| {
+            let cluster = cluster(joins);
+            let rows = cluster.table::<Row>("collected", std::slice::from_ref(&whole)).unwrap();
+            let counts = KeyCounts::of(cluster, &rows, WIDE_KEY, folder.path()).unwrap();
+            assert_eq!(counts, KeyCounts { keys: 4, counted: 10, largest: 3 });
+            // The file is another when the plan comes to it.
+            cluster.share::<Row>(&part).unwrap();
+            std::fs::rename(part.with_extension("parquet"), whole.with_extension("parquet")).unwrap();
+            let error = KeyCounts::of(cluster, &rows, WIDE_KEY, folder.path()).unwrap_err().to_string();
+            assert!(error.contains("key_counts") && error.contains("has 7 rows"), "{error}");
+            assert!(error.contains("10 were collected"), "{error}");
+        });
+    }
+}
