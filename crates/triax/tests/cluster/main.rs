@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 const TRIAX: &str = env!("CARGO_BIN_EXE_triax");
 
+/// Longest time of a run, in seconds.
+const LONGEST: &str = "600";
+
 /// Longest time of anything that is waited for.
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -148,8 +151,8 @@ fn inputs(folder: &Path, documents: usize, shards: usize) -> String {
 }
 
 fn curate(folder: &Path, recipe: &str, out: &str, more: &[&str]) -> Output {
-    let output = Command::new(TRIAX)
-        .args(["curate", recipe, "--out", out])
+    let output = Command::new("timeout")
+        .args([LONGEST, TRIAX, "curate", recipe, "--out", out])
         .args(more)
         .current_dir(folder)
         .stdin(Stdio::null())
