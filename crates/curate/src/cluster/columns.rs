@@ -216,7 +216,11 @@ mod tests {
         let rows: Vec<Row> = all.collect();
         let (_folder, path) = written(&rows);
         let mut back = Vec::new();
-        read(&path, &mut |row: Row| Ok(back.push(row))).unwrap();
+        read(&path, &mut |row: Row| {
+            back.push(row);
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(back, rows);
     }
 
@@ -227,7 +231,11 @@ mod tests {
         let row = Row { key: 1, rank: 2, worse: 3, document: 4 };
         let (_folder, path) = written(&[row]);
         let mut back = Vec::new();
-        read(&path, &mut |part: Part| Ok(back.push(part))).unwrap();
+        read(&path, &mut |part: Part| {
+            back.push(part);
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(back, [Part { document: 4, rank: 2 }]);
         let (_folder, path) = written(&[Row { document: 1 << 32, ..row }]);
         let error = read(&path, &mut |_: Part| Ok(())).unwrap_err().to_string();

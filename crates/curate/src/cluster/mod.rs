@@ -83,7 +83,8 @@ pub(crate) fn conserve(
     Err(GlobalError::Unbalanced { relation, found, expected, rule })
 }
 
-#[cfg(all(test, feature = "cluster"))]
+#[cfg(test)]
+#[cfg(feature = "cluster")]
 pub(crate) mod tests;
 
 #[cfg(test)]

@@ -162,7 +162,8 @@ pub(super) fn pairs<R: Record>(
     Ok(counts)
 }
 
-#[cfg(all(test, feature = "cluster"))]
+#[cfg(test)]
+#[cfg(feature = "cluster")]
 mod tests {
     use super::*;
     use crate::cluster::tests::{cluster, with_cluster};
