@@ -25,6 +25,10 @@ pub(crate) struct Options {
     /// the library once more, with the stores.
     #[arg(long)]
     cloud: bool,
+    /// Also run the tests of curation on a cluster: a build of its own with DataFusion and Ballista, under
+    /// target/cluster, not optimised.
+    #[arg(long)]
+    cluster: bool,
     /// Also run real clients against `triax serve`, as `cargo xtask clients` does; installs them under target/.
     #[arg(long)]
     clients: bool,
@@ -74,6 +78,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             cargo(&["test", "--release", "--no-fail-fast", "--workspace", "--features", "cloud"]);
         server.environment(&mut command);
         run_tests(command.args(["--test", "objects", "--", "--show-output"]))?;
+    }
+    if options.cluster {
+        let features = ["--features", "triax/cluster", "--lib", "--test", "cluster"];
+        let mut command = cargo(&["test", "--profile", "cluster", "--no-fail-fast"]);
+        command.args(["-p", "triax-curate", "-p", "triax"]).args(features);
+        // The part of their names that tests of a cluster share.
+        command.args(["cluster", "--", "--show-output"]);
+        command.env("CARGO_TARGET_DIR", command::target().join("cluster"));
+        run_tests(&mut command)?;
     }
     if options.sanitize {
         sanitize()?;

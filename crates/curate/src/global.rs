@@ -9,6 +9,7 @@
 //! of its sources, files and records. Only their order counts, so that the result does not depend on how the corpus was
 //! cut into shards.
 
+use crate::cluster::{Cluster, Joins};
 use crate::document::Document;
 use crate::runs::{RunError, record};
 use crate::step::Reason;
@@ -26,11 +27,27 @@ pub trait GlobalStep: Send + Sync {
     /// When files cannot be written.
     fn collect(&self, folder: &Path, memory: usize) -> Result<Box<dyn Collect>, GlobalError>;
 
-    /// Joins the rows of all shards, in the order of the corpus, and leaves decisions in `out`, which exists and is empty.
+    /// Puts the rows of a finished shard, in its `folder`, where a cluster reads them. Nothing to do for steps that always
+    /// join in this process.
     ///
     /// # Errors
-    /// When rows are damaged or files cannot be written.
-    fn resolve(&self, shards: &[PathBuf], out: &Path, memory: usize) -> Result<Resolution, GlobalError>;
+    /// When files cannot be written.
+    fn share(&self, _folder: &Path, _cluster: &Cluster) -> Result<(), GlobalError> {
+        Ok(())
+    }
+
+    /// Joins the rows of all shards, in the order of the corpus, and leaves decisions in `out`, which exists and is empty.
+    /// They are the same wherever `joins` says to join.
+    ///
+    /// # Errors
+    /// When rows are damaged, files cannot be written, or a cluster loses rows.
+    fn resolve(
+        &self,
+        shards: &[PathBuf],
+        out: &Path,
+        memory: usize,
+        joins: &Joins,
+    ) -> Result<Resolution, GlobalError>;
 
     /// What says of the documents from number `first` on, in order, what becomes of them.
     ///
@@ -92,6 +109,15 @@ pub enum GlobalError {
 
     #[error("{step}: {message}")]
     Configuration { step: &'static str, message: String },
+
+    #[error("relation {relation} on the cluster at {address}: {message}")]
+    Cluster { relation: &'static str, address: String, message: String },
+
+    #[error(
+        "relation {relation} on the cluster has {found} rows, but {expected} {rule}: its counts cannot be trusted and \
+         nothing was decided; the same command joins anew, without --cluster in this process"
+    )]
+    Unbalanced { relation: &'static str, found: u64, expected: u64, rule: &'static str },
 }
 
 impl GlobalError {

@@ -8,6 +8,7 @@
 
 pub mod chinese;
 pub mod classifier;
+pub mod cluster;
 mod decontaminate;
 mod dedup;
 mod document;

@@ -1,5 +1,6 @@
 //! Runs a step over a small corpus in any number of shards, for the tests of this crate.
 
+use crate::cluster::Joins;
 use crate::document::Document;
 use crate::global::{Decision, GlobalStep, Resolution, Standing};
 
@@ -25,6 +26,17 @@ pub(crate) fn run_in_shards(
     shards: usize,
     memory: usize,
 ) -> Outcome {
+    run_joined(step, documents, shards, memory, &Joins::Here)
+}
+
+/// As [`run_in_shards`], joined where `joins` says.
+pub(crate) fn run_joined(
+    step: &dyn GlobalStep,
+    documents: &[(Document, Standing)],
+    shards: usize,
+    memory: usize,
+    joins: &Joins,
+) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     std::fs::create_dir(&out).unwrap();
@@ -41,7 +53,7 @@ pub(crate) fn run_in_shards(
         }
         collect.finish().unwrap();
     }
-    let resolution = step.resolve(&folders, &out, memory).unwrap();
+    let resolution = step.resolve(&folders, &out, memory, joins).unwrap();
     let mut outcome = Outcome { kept: Vec::new(), removed: Vec::new(), resolution };
     for (part, documents) in parts {
         let mut decide = step.decide(&out, number(part, 0)).unwrap();

@@ -1,7 +1,9 @@
 //! The command line, declared once: `--help`, errors and parsing all come from these types.
 
+mod cluster;
 mod eval;
 
+pub(crate) use cluster::{Cluster, Coordinator, Worker};
 pub(crate) use eval::{Eval, EvalOther, EvalPrompts, EvalTasks};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -27,6 +29,9 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Turn crawls and files into clean, deduplicated documents, as a recipe says
     Curate(Curate),
+    /// Take a role in a cluster that joins what `curate --cluster` has collected
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Turn text into token files (.bin/.idx), training a tokenizer first if asked
     Tokenize(Tokenize),
     /// Say what a run will do and need, before anything is allocated
@@ -92,6 +97,9 @@ pub(crate) struct Curate {
     /// Replaces run.threads of the recipe; 0 for all cores
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    /// Compare documents on a cluster: its coordinator, or in-process for one inside this program
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) cluster: Option<String>,
     /// Only print the recipe with every default written out
     #[arg(long)]
     pub(crate) print: bool,

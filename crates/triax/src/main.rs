@@ -34,6 +34,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Curate(arguments) => commands::curate::run(&arguments),
+        Command::Cluster(role) => commands::cluster::run(&role),
         Command::Tokenize(arguments) => commands::tokenize::run(&arguments),
         Command::Plan(arguments) => commands::plan::run(&arguments),
         Command::Verify(Verify::Layouts(arguments)) => commands::verify::layouts(&arguments),

@@ -23,6 +23,7 @@
 mod cut;
 mod grams;
 
+use crate::cluster::Joins;
 use crate::document::Document;
 use crate::global::{Collect, Decide, Decision, GlobalError, GlobalStep, Resolution, Standing};
 use crate::runs::{RunReader, Sorter, merge, record};
@@ -278,7 +279,13 @@ impl GlobalStep for Decontaminate {
         }))
     }
 
-    fn resolve(&self, shards: &[PathBuf], out: &Path, memory: usize) -> Result<Resolution, GlobalError> {
+    fn resolve(
+        &self,
+        shards: &[PathBuf],
+        out: &Path,
+        memory: usize,
+        _: &Joins,
+    ) -> Result<Resolution, GlobalError> {
         let paths: Vec<PathBuf> = shards.iter().map(|folder| counts_path(folder)).collect();
         let mut occurrences: Vec<(u32, u64)> = Vec::new();
         for row in merge::<Count>(&paths, memory, out)? {

@@ -122,7 +122,7 @@ fn the_report_names_what_was_hit() {
     let mut collect = step.collect(&shard, 1 << 16).unwrap();
     collect.see(0, Standing::new(0, 0.0), &document("a", &ITEM.to_uppercase())).unwrap();
     collect.finish().unwrap();
-    let counts = step.resolve(&[shard], &out, 1 << 16).unwrap();
+    let counts = step.resolve(&[shard], &out, 1 << 16, &Joins::Here).unwrap();
     assert_eq!(counts["ngrams_hit_by_set"]["set.jsonl"], 3);
     let report = std::fs::read_to_string(out.join(HITS)).unwrap();
     let hit: serde_json::Value = serde_json::from_str(report.lines().next().unwrap()).unwrap();

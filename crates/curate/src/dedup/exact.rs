@@ -1,6 +1,8 @@
 //! Exact copies: documents whose text, or whose address, is the same.
 
 use super::members::{Members, members_path};
+use super::relations::{self, Copies};
+use crate::cluster::{Cluster, Joins};
 use crate::document::Document;
 use crate::global::{Collect, Decide, GlobalError, GlobalStep, Member, Resolution, Standing};
 use crate::runs::{Sorter, merge, record};
@@ -109,45 +111,72 @@ impl GlobalStep for ExactDedup {
         Ok(Box::new(Keys { by: self.by, folder: folder.to_owned(), rows }))
     }
 
-    fn resolve(&self, shards: &[PathBuf], out: &Path, memory: usize) -> Result<Resolution, GlobalError> {
+    fn share(&self, folder: &Path, cluster: &Cluster) -> Result<(), GlobalError> {
+        cluster.share::<Row>(&rows_path(folder))
+    }
+
+    fn resolve(
+        &self,
+        shards: &[PathBuf],
+        out: &Path,
+        memory: usize,
+        joins: &Joins,
+    ) -> Result<Resolution, GlobalError> {
         let paths: Vec<PathBuf> = shards.iter().map(|folder| rows_path(folder)).collect();
         let mut members = Sorter::new(out, "members", memory / 2);
-        let (mut documents, mut clusters, mut removed, mut largest) = (0u64, 0u64, 0u64, 0u64);
-        // The copy that stays, and how many there are of it so far.
-        let mut group: Option<(Row, u64)> = None;
-        let mut rows = merge::<Row>(&paths, memory / 2, out)?;
-        loop {
-            let row = rows.next().transpose()?;
-            match (&mut group, row) {
-                (Some((first, size)), Some(row)) if first.key == row.key => {
-                    *size += 1;
-                    removed += 1;
-                    members.push(Member { document: row.document, survivor: first.document, size: 0 })?;
-                }
-                _ => {
-                    if let Some((first, size)) = group.filter(|&(_, size)| size > 1) {
-                        let document = first.document;
-                        let count = u32::try_from(size).unwrap_or(u32::MAX);
-                        members.push(Member { document, survivor: document, size: count })?;
-                        clusters += 1;
-                        largest = largest.max(size);
-                    }
-                    group = row.map(|row| (row, 1));
-                }
-            }
-            if row.is_none() {
-                break;
-            }
-            documents += 1;
-        }
+        let found = match joins {
+            Joins::Here => copies(&paths, memory / 2, out, &mut members)?,
+            Joins::Cluster(cluster) => relations::copies::<Row>(cluster, &paths, out, &mut members)?,
+        };
         members.write(&members_path(out))?;
-        let counts =
-            [("keys", documents), ("clusters", clusters), ("removed", removed), ("largest_cluster", largest)];
+        let counts = [
+            ("keys", found.keys),
+            ("clusters", found.clusters),
+            ("removed", found.removed),
+            ("largest_cluster", found.largest),
+        ];
         Ok(counts.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect())
     }
 
     fn decide(&self, out: &Path, first: u64) -> Result<Box<dyn Decide>, GlobalError> {
         Ok(Box::new(Members::open(out, first, self.by.label(), self.by.size_key())?))
+    }
+}
+
+/// Members of clusters of equal keys, by a merge of the runs at `paths`.
+fn copies(
+    paths: &[PathBuf],
+    memory: usize,
+    out: &Path,
+    members: &mut Sorter<Member>,
+) -> Result<Copies, GlobalError> {
+    let mut found = Copies::default();
+    // The copy that stays, and how many there are of it so far.
+    let mut group: Option<(Row, u64)> = None;
+    let mut rows = merge::<Row>(paths, memory, out)?;
+    loop {
+        let row = rows.next().transpose()?;
+        match (&mut group, row) {
+            (Some((first, size)), Some(row)) if first.key == row.key => {
+                *size += 1;
+                found.removed += 1;
+                members.push(Member { document: row.document, survivor: first.document, size: 0 })?;
+            }
+            _ => {
+                if let Some((first, size)) = group.filter(|&(_, size)| size > 1) {
+                    let document = first.document;
+                    let count = u32::try_from(size).unwrap_or(u32::MAX);
+                    members.push(Member { document, survivor: document, size: count })?;
+                    found.clusters += 1;
+                    found.largest = found.largest.max(size);
+                }
+                group = row.map(|row| (row, 1));
+            }
+        }
+        if row.is_none() {
+            return Ok(found);
+        }
+        found.keys += 1;
     }
 }
 

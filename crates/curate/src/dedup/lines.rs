@@ -3,7 +3,9 @@
 //! The key of a line is CCNet's: lower case, digits as 0, punctuation and control characters left out.
 
 use super::minhash::class;
+use super::relations;
 use super::rows::{OfDocument, RowsByDocument};
+use crate::cluster::{Cluster, Joins};
 use crate::document::Document;
 use crate::global::{Collect, Decide, Decision, GlobalError, GlobalStep, Resolution, Standing};
 use crate::runs::{Sorter, merge, record};
@@ -179,21 +181,38 @@ impl GlobalStep for LineDedup {
         }))
     }
 
-    fn resolve(&self, shards: &[PathBuf], out: &Path, memory: usize) -> Result<Resolution, GlobalError> {
+    fn share(&self, folder: &Path, cluster: &Cluster) -> Result<(), GlobalError> {
+        cluster.share::<Row>(&rows_path(folder))
+    }
+
+    fn resolve(
+        &self,
+        shards: &[PathBuf],
+        out: &Path,
+        memory: usize,
+        joins: &Joins,
+    ) -> Result<Resolution, GlobalError> {
         let paths: Vec<PathBuf> = shards.iter().map(|folder| rows_path(folder)).collect();
         let mut copies = Sorter::new(out, "copies", memory / 2);
-        let (mut lines, mut removed) = (0u64, 0u64);
-        let mut key = None;
-        for row in merge::<Row>(&paths, memory / 2, out)? {
-            let row = row?;
-            lines += 1;
-            if key == Some(row.key) {
-                copies.push(Copy { document: row.document, place: row.place })?;
-                removed += 1;
+        let lines = match joins {
+            Joins::Here => {
+                let (mut lines, mut key) = (0u64, None);
+                for row in merge::<Row>(&paths, memory / 2, out)? {
+                    let row = row?;
+                    lines += 1;
+                    if key == Some(row.key) {
+                        copies.push(Copy { document: row.document, place: row.place })?;
+                    }
+                    key = Some(row.key);
+                }
+                lines
             }
-            key = Some(row.key);
-        }
-        copies.write(&copies_path(out))?;
+            Joins::Cluster(cluster) => {
+                let mut see = |copy| Ok(copies.push(copy)?);
+                relations::later_lines::<Row, Copy>(cluster, &paths, out, &mut see)?
+            }
+        };
+        let removed = copies.write(&copies_path(out))?;
         let counts = [("lines", lines), ("removed_lines", removed)];
         Ok(counts.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect())
     }

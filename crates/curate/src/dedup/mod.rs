@@ -13,6 +13,7 @@ mod exact;
 mod lines;
 mod members;
 mod minhash;
+mod relations;
 mod rows;
 mod substring;
 

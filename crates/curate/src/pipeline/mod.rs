@@ -24,6 +24,7 @@ pub use tokens::{TokenSummary, TokenizedSource};
 pub use upload::{Uploaded, upload};
 
 use crate::CurateError;
+use crate::cluster::Joins;
 use crate::document::Document;
 use crate::global::{Resolution, Standing};
 use crate::objects::{Address, Stores};
@@ -77,6 +78,7 @@ struct Prepared<'a> {
     /// Hash of recipe and inputs.
     id: String,
     threads: usize,
+    joins: &'a Joins,
     stop: &'a AtomicBool,
     progress: Counters,
 }
@@ -159,15 +161,31 @@ pub fn run(
     stop: &AtomicBool,
     observer: Observer<'_>,
 ) -> Result<Option<Manifest>, CurateError> {
-    run_steps(recipe, recipe.build()?, out, place, stop, observer)
+    run_on(recipe, out, place, &Joins::Here, stop, observer)
 }
 
-/// As [`run`], with the steps ready.
+/// As [`run`], with the rows of all shards joined where `joins` says. A run may be gone on with elsewhere than it was begun.
+///
+/// # Errors
+/// As [`run`], and when a cluster cannot be reached or loses rows.
+pub fn run_on(
+    recipe: &Recipe,
+    out: &Path,
+    place: Place,
+    joins: &Joins,
+    stop: &AtomicBool,
+    observer: Observer<'_>,
+) -> Result<Option<Manifest>, CurateError> {
+    run_steps(recipe, recipe.build()?, out, place, joins, stop, observer)
+}
+
+/// As [`run_on`], with the steps ready.
 fn run_steps(
     recipe: &Recipe,
     steps: Vec<Built>,
     out: &Path,
     place: Place,
+    joins: &Joins,
     stop: &AtomicBool,
     observer: Observer<'_>,
 ) -> Result<Option<Manifest>, CurateError> {
@@ -202,6 +220,7 @@ fn run_steps(
         layout,
         id,
         threads,
+        joins,
         stop,
         progress: Counters::default(),
     };
@@ -396,7 +415,7 @@ fn decide(run: &Prepared<'_>, phase: &Phase, step: usize) -> Result<(), CurateEr
     remove_folder(&out)?;
     create_folder(&out)?;
     let rows: Vec<PathBuf> = run.shards.iter().map(|shard| layout.rows(phase, shard.number)).collect();
-    let resolution = global.resolve(&rows, &out, run.recipe.run.memory_mb * 1_000_000)?;
+    let resolution = global.resolve(&rows, &out, run.recipe.run.memory_mb * 1_000_000, run.joins)?;
     write_whole(&layout.resolution(phase.number), &serde_json::to_vec(&resolution).expect("figures are JSON"))
 }
 

@@ -10,6 +10,7 @@ use super::Prepared;
 use super::layout::Phase;
 use super::statistics::Statistics;
 use crate::CurateError;
+use crate::cluster::Joins;
 use crate::document::Document;
 use crate::extract::Worker;
 use crate::global::{Collect, Decide, Decision};
@@ -382,8 +383,11 @@ impl<'a> Pass<'a> {
             let path = layout.relative(&layout.removed(&step, self.shard.number));
             removed.push(Written { path, ..written });
         }
-        if let Some(rows) = self.rows.take() {
+        if let (Some(rows), Some(step)) = (self.rows.take(), self.phase.after) {
             rows.finish()?;
+            if let (Joins::Cluster(cluster), Built::Global(step)) = (self.run.joins, &self.run.steps[step]) {
+                step.share(&layout.rows(self.phase, self.shard.number), cluster)?;
+            }
         }
         let gone: u64 = removed.iter().map(|written| written.documents).sum();
         if self.came + self.made != documents.documents + gone {

@@ -30,7 +30,13 @@ impl GlobalStep for Twins {
         Ok(Box::new(Rows { path: folder.join("rows"), rows: Vec::new() }))
     }
 
-    fn resolve(&self, shards: &[PathBuf], out: &Path, _: usize) -> Result<Resolution, GlobalError> {
+    fn resolve(
+        &self,
+        shards: &[PathBuf],
+        out: &Path,
+        _: usize,
+        _: &Joins,
+    ) -> Result<Resolution, GlobalError> {
         let mut rows: Vec<(u64, u64)> = Vec::new();
         for folder in shards {
             let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
@@ -147,7 +153,7 @@ fn run_stopping(recipe: &Recipe, out: &Path, every: u64, place: Place) -> (Optio
         let picky = || Built::Local(Box::new(Picky { stop, left }));
         let mut steps = Recipe { steps: recipe.steps[..1].to_vec(), ..recipe.clone() }.build().unwrap();
         steps.extend([picky(), Built::Global(Box::new(Twins)), picky()]);
-        match run_steps(recipe, steps, out, place, stop, &mut |_| ()) {
+        match run_steps(recipe, steps, out, place, &Joins::Here, stop, &mut |_| ()) {
             Ok(manifest) => return (manifest, starts),
             Err(CurateError::Interrupted) => {}
             Err(error) => panic!("{error}"),
@@ -334,7 +340,8 @@ fn damage_between_phases_is_noticed() {
         (Box::leak(Box::default()), Box::leak(Box::new(AtomicU64::new(u64::MAX))));
     let picky = || Built::Local(Box::new(Picky { stop, left }));
     steps.extend([picky(), Built::Global(Box::new(Twins)), picky()]);
-    let error = run_steps(&inputs.recipe, steps, &out, Place::WHOLE, stop, &mut |_| ()).unwrap_err();
+    let error =
+        run_steps(&inputs.recipe, steps, &out, Place::WHOLE, &Joins::Here, stop, &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains("hash"), "{error}");
 }
 

@@ -24,6 +24,8 @@ pub trait Record: Copy + Ord + Send + 'static {
     const KIND: [u8; 4];
     /// Bytes on disk.
     const SIZE: usize;
+    /// Names of the fields in their order, each with its bytes: an unsigned number of that width.
+    const FIELDS: &'static [(&'static str, usize)];
 
     /// Writes [`Record::SIZE`] bytes.
     fn encode(&self, out: &mut [u8]);
@@ -69,6 +71,7 @@ macro_rules! record {
         impl $crate::runs::Record for $name {
             const KIND: [u8; 4] = *$kind;
             const SIZE: usize = $(size_of::<$type>() +)+ 0;
+            const FIELDS: &'static [(&'static str, usize)] = &[$((stringify!($field), size_of::<$type>())),+];
 
             fn encode(&self, out: &mut [u8]) {
                 let mut place = 0;

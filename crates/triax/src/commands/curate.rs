@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use triax_curate::classifier::{self, Class, TrainConfig};
+use triax_curate::cluster::{Cluster, Joins};
 use triax_curate::objects::is_url;
 use triax_curate::pipeline::{self, Filtered, Manifest, Place, Totals};
 use triax_curate::{CurateError, Recipe, report};
@@ -49,8 +50,9 @@ pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
     }
     let place = Place::find(arguments.rank, arguments.world, |name| std::env::var(name).ok())
         .map_err(Failure::usage)?;
+    let joins = joins(arguments.cluster.as_deref(), &recipe)?;
     let begin = Instant::now();
-    let Some(manifest) = carry_out(&recipe, out, place, &*interrupt::flag()?)? else {
+    let Some(manifest) = carry_out(&recipe, out, place, &joins, &*interrupt::flag()?)? else {
         eprintln!("rank {} of {} is done; rank 0 writes the manifest", place.rank, place.world);
         return Ok(());
     };
@@ -73,16 +75,36 @@ pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
     json_line(&Outcome { out, totals: manifest.totals, seconds: begin.elapsed().as_secs_f64() })
 }
 
+/// The value of --cluster for a cluster that needs no other process.
+const IN_PROCESS: &str = "in-process";
+
+/// Where documents are compared.
+fn joins(cluster: Option<&str>, recipe: &Recipe) -> Result<Joins, Failure> {
+    let cluster = match cluster {
+        None => return Ok(Joins::Here),
+        Some(IN_PROCESS) => {
+            let threads = match recipe.run.threads {
+                0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+                threads => threads,
+            };
+            Cluster::standalone(threads, recipe.run.memory_mb.saturating_mul(1_000_000))
+        }
+        Some(address) => Cluster::connect(address),
+    };
+    Ok(Joins::Cluster(cluster.map_err(|error| Failure::usage(with_causes(&error)))?))
+}
+
 /// Runs the recipe with a bar, and writes the report beside the manifest. Ranks but the first have no manifest.
 pub(crate) fn carry_out(
     recipe: &Recipe,
     out: &Path,
     place: Place,
+    joins: &Joins,
     stop: &AtomicBool,
 ) -> Result<Option<Manifest>, Failure> {
     let mut bar: Option<(usize, Progress)> = None;
     let begin = Instant::now();
-    let manifest = pipeline::run(recipe, out, place, stop, &mut |progress| {
+    let manifest = pipeline::run_on(recipe, out, place, joins, stop, &mut |progress| {
         if bar.as_ref().is_none_or(|(phase, _)| *phase != progress.phase) {
             let what = format!("curating {}/{}", progress.phase + 1, progress.phases);
             bar = Some((progress.phase, Progress::new(what, progress.bytes_total)));

@@ -6,6 +6,7 @@ mod bench_dedup;
 pub(crate) mod bench_gemm;
 pub(crate) mod bench_tokenize;
 pub(crate) mod bench_train;
+pub(crate) mod cluster;
 pub(crate) mod curate;
 pub(crate) mod eval;
 mod eval_during;

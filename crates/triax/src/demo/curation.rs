@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use triax_curate::cluster::Joins;
 use triax_curate::pipeline::{Manifest, Place};
 use triax_curate::{Document, Recipe};
 
@@ -72,7 +73,7 @@ pub(super) fn curate(
     out: &Path,
 ) -> Result<(BTreeMap<String, Vec<Document>>, Manifest), Failure> {
     let recipe = recipe(inputs)?;
-    let manifest = carry_out(&recipe, out, Place::WHOLE, &AtomicBool::new(false))?
+    let manifest = carry_out(&recipe, out, Place::WHOLE, &Joins::Here, &AtomicBool::new(false))?
         .ok_or_else(|| Failure::run("a run of one process ended without a manifest"))?;
     let mut documents: BTreeMap<String, Vec<Document>> = BTreeMap::new();
     for source in &manifest.sources {

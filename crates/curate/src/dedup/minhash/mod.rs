@@ -23,6 +23,8 @@ pub use signature::Signer;
 pub use words::Segmenter;
 
 use super::members::{Members, members_path};
+use super::relations::{self, KeyCounts};
+use crate::cluster::{Cluster, Joins};
 use crate::document::Document;
 use crate::global::{Collect, Decide, GlobalError, GlobalStep, Resolution, Standing};
 use crate::runs::{RunError, RunReader, RunWriter, Sorter, merge, record};
@@ -167,33 +169,28 @@ impl GlobalStep for MinHashDedup {
         }))
     }
 
-    fn resolve(&self, shards: &[PathBuf], out: &Path, memory: usize) -> Result<Resolution, GlobalError> {
+    fn share(&self, folder: &Path, cluster: &Cluster) -> Result<(), GlobalError> {
+        cluster.share::<Band>(&bands_path(folder))
+    }
+
+    fn resolve(
+        &self,
+        shards: &[PathBuf],
+        out: &Path,
+        memory: usize,
+        joins: &Joins,
+    ) -> Result<Resolution, GlobalError> {
         self.check()?;
         let paths: Vec<PathBuf> = shards.iter().map(|folder| bands_path(folder)).collect();
         let mut pairs = Sorter::new(out, "pairs", memory / 2);
-        let (mut bands, mut largest_band, mut length) = (0u64, 0u64, 0u64);
-        // First and last document of the band under way. Pairs with both: a chain alone would break where one of its pairs
-        // turns out to be dissimilar, and all pairs of a band of millions cannot be looked at.
-        let mut band: Option<(Band, u64)> = None;
-        for row in merge::<Band>(&paths, memory / 2, out)? {
-            let row = row?;
-            bands += 1;
-            match &mut band {
-                Some((first, last)) if first.key == row.key => {
-                    length += 1;
-                    pairs.push(Edge { first: first.document, second: row.document })?;
-                    if self.jaccard.is_some() && *last != first.document {
-                        pairs.push(Edge { first: *last, second: row.document })?;
-                    }
-                    *last = row.document;
-                }
-                _ => {
-                    length = 1;
-                    band = Some((row, row.document));
-                }
-            }
-            largest_band = largest_band.max(length);
-        }
+        // Pairs with the first of the band and, where pairs are looked at, with the one before: a chain alone would break
+        // where one of its pairs turns out to be dissimilar, and all pairs of a band of millions cannot be looked at.
+        let neighbours = self.jaccard.is_some();
+        let mut see = |first, second| Ok(pairs.push(Edge { first, second })?);
+        let bands = match joins {
+            Joins::Here => meetings(&paths, memory / 2, out, neighbours, &mut see)?,
+            Joins::Cluster(cluster) => relations::pairs::<Band>(cluster, &paths, out, neighbours, &mut see)?,
+        };
         let mut path = out.join("pairs.run");
         let candidates = write_pairs(&path, pairs.sorted()?, |_| Ok(true))?;
         let mut similar = candidates;
@@ -210,8 +207,8 @@ impl GlobalStep for MinHashDedup {
             write_members(&path, candidate_rows.into_iter().flatten(), out, memory / 2, &members_path(out))?;
         let counts = [
             ("documents", documents),
-            ("bands", bands),
-            ("largest_band", largest_band),
+            ("bands", bands.counted),
+            ("largest_band", bands.largest),
             ("candidate_pairs", candidates),
             ("dissimilar_pairs", candidates - similar),
             ("clusters", found.clusters),
@@ -228,6 +225,41 @@ impl GlobalStep for MinHashDedup {
 
 /// Bytes read from a run at a time.
 const BUFFER: usize = 1 << 18;
+
+/// Hands over pairs of documents in one band, by a merge of the runs at `paths`: each with the band's first, and where
+/// `neighbours` are wanted with the one before.
+fn meetings(
+    paths: &[PathBuf],
+    memory: usize,
+    out: &Path,
+    neighbours: bool,
+    see: &mut dyn FnMut(u64, u64) -> Result<(), GlobalError>,
+) -> Result<KeyCounts, GlobalError> {
+    let (mut counts, mut length) = (KeyCounts::default(), 0u64);
+    // First and last document of the band under way.
+    let mut band: Option<(Band, u64)> = None;
+    for row in merge::<Band>(paths, memory, out)? {
+        let row = row?;
+        counts.counted += 1;
+        match &mut band {
+            Some((first, last)) if first.key == row.key => {
+                length += 1;
+                see(first.document, row.document)?;
+                if neighbours && *last != first.document {
+                    see(*last, row.document)?;
+                }
+                *last = row.document;
+            }
+            _ => {
+                length = 1;
+                counts.keys += 1;
+                band = Some((row, row.document));
+            }
+        }
+        counts.largest = counts.largest.max(length);
+    }
+    Ok(counts)
+}
 
 /// Writes each pair that is to be kept, once, and says how many there are.
 fn write_pairs(

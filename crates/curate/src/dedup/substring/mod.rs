@@ -9,6 +9,7 @@
 mod suffix_array;
 
 use super::rows::{OfDocument, RowsByDocument};
+use crate::cluster::Joins;
 use crate::document::Document;
 use crate::global::{Collect, Decide, Decision, GlobalError, GlobalStep, Resolution, Standing};
 use crate::runs::{RunReader, RunWriter, Sorter, record};
@@ -121,7 +122,13 @@ impl GlobalStep for SubstringDedup {
         Ok(Box::new(Texts { path, bytes, texts: RunWriter::create(&texts_path(folder))? }))
     }
 
-    fn resolve(&self, shards: &[PathBuf], out: &Path, memory: usize) -> Result<Resolution, GlobalError> {
+    fn resolve(
+        &self,
+        shards: &[PathBuf],
+        out: &Path,
+        memory: usize,
+        _: &Joins,
+    ) -> Result<Resolution, GlobalError> {
         let (texts, bytes) = read_texts(shards, memory)?;
         let array = suffix_array(&bytes, usize::from(BETWEEN_DOCUMENTS));
         let shared = shared_with_predecessor(&bytes, &array);

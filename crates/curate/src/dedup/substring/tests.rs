@@ -75,6 +75,7 @@ fn a_corpus_beyond_the_memory_is_refused_with_the_number_it_needs() {
     let mut collect = step.collect(folder.path(), 0).unwrap();
     collect.see(0, Standing::new(0, 0.0), &document("a", "ten bytes.")).unwrap();
     collect.finish().unwrap();
-    let error = step.resolve(&[folder.path().to_owned()], folder.path(), 200).unwrap_err().to_string();
+    let error =
+        step.resolve(&[folder.path().to_owned()], folder.path(), 200, &Joins::Here).unwrap_err().to_string();
     assert!(error.contains("220 bytes of memory") && error.contains("200 are allowed"), "{error}");
 }
