@@ -104,9 +104,6 @@ pub enum GlobalError {
     #[error("{path}: {message}")]
     Input { path: PathBuf, message: String },
 
-    #[error("{step} needs {needed} bytes of memory for {what}; {allowed} are allowed")]
-    Memory { step: &'static str, what: String, needed: u64, allowed: u64 },
-
     #[error("{step}: {message}")]
     Configuration { step: &'static str, message: String },
 

@@ -74,13 +74,13 @@ pub(super) fn check(html: &str, settings: &Extract) -> Result<(), Reason> {
             }
             // What looks like tags in a script or style is none.
             if matches!(name, b"script" | b"style") {
-                let end: &[u8] = if name == b"script" { b"</script" } else { b"</style" };
-                let rest = &bytes[start..];
-                let skipped = rest.windows(end.len()).position(|window| window.eq_ignore_ascii_case(end));
-                place = start + skipped.unwrap_or(rest.len() - length);
-                while !html.is_char_boundary(place) {
-                    place += 1;
-                }
+                let text = &html[start..];
+                let is_end = |place: usize| {
+                    let tag = text.as_bytes().get(place + 1..).unwrap_or_default();
+                    tag.len() > length && tag[0] == b'/' && tag[1..=length].eq_ignore_ascii_case(name)
+                };
+                let skipped = text.match_indices('<').map(|(place, _)| place).find(|&place| is_end(place));
+                place = start + skipped.unwrap_or(text.len());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Takes out of a page what no algorithm reads, before a tree is built and copied: scripts, styles, comments, drawings,
 //! films, forms' lists, tags without text, and attributes that no rule asks for. On real pages that is most of the
-//! bytes. JSON-LD stays: the article may be in it.
+//! bytes. JSON-LD stays: the article may be in it. White space, which all algorithms make one space in the end, becomes
+//! one character where it is not preformatted: they copy and measure texts again and again.
 
 use std::borrow::Cow;
 
@@ -36,6 +37,9 @@ const ATTRIBUTES: [&str; 16] = [
     "rel",
 ];
 
+/// The element whose white space stands as it is.
+const PREFORMATTED: &str = "pre";
+
 /// No element's name.
 const COMMENT: &str = "!--";
 
@@ -55,7 +59,7 @@ pub(super) fn strip_aside(html: &str) -> Cow<'_, str> {
 
 fn without<'a>(html: &'a str, more: &[&'static str]) -> Cow<'a, str> {
     let bytes = html.as_bytes();
-    let mut out = String::new();
+    let mut out = Output::default();
     // `html[kept..]` is still to be copied; `place` looks ahead.
     let (mut kept, mut place) = (0, 0);
     // What no end was found for has none further on: looking again each time would take the square of the page.
@@ -69,6 +73,10 @@ fn without<'a>(html: &'a str, more: &[&'static str]) -> Cow<'a, str> {
             let mut alike = GONE.iter().chain(more).filter(|name| name.len() == length);
             alike.find(|name| is_tag(&bytes[start + 1..], name)).copied().unwrap_or_default()
         } else {
+            if bytes.get(start + 1) == Some(&b'/') && is_tag(&bytes[start + 2..], PREFORMATTED) {
+                out.push(&html[kept..start]);
+                (kept, out.is_preformatted) = (start, false);
+            }
             place = start + 1;
             continue;
         };
@@ -86,20 +94,24 @@ fn without<'a>(html: &'a str, more: &[&'static str]) -> Cow<'a, str> {
                 if EMPTY.iter().any(|name| tag.name.eq_ignore_ascii_case(name))
                     && !(tag.name.eq_ignore_ascii_case("meta") && contains(&bytes[start..tag.end], b"title"))
                 {
-                    out.push_str(&html[kept..start]);
+                    out.push(&html[kept..start]);
                     kept = tag.end;
                 } else if tag.attributes.iter().any(|attribute| !attribute.stays) {
-                    out.push_str(&html[kept..start + 1 + tag.name.len()]);
+                    out.push(&html[kept..start + 1 + tag.name.len()]);
                     for attribute in tag.attributes.iter().filter(|attribute| attribute.stays) {
-                        out.push(' ');
-                        out.push_str(attribute.text);
+                        out.push(" ");
+                        out.push(attribute.text);
                     }
                     kept = tag.close;
+                }
+                if tag.name.eq_ignore_ascii_case(PREFORMATTED) {
+                    out.push(&html[kept..tag.end]);
+                    (kept, out.is_preformatted) = (tag.end, true);
                 }
                 continue;
             }
             let is_empty = kind == "svg" && tag.close + 2 == tag.end;
-            let close = if is_empty { Some(tag.end) } else { element_end(bytes, tag.end, kind) };
+            let close = if is_empty { Some(tag.end) } else { element_end(html, tag.end, kind) };
             if kind == "script" && contains(&bytes[start..tag.end], b"ld+json") {
                 if close.is_none() {
                     endless.push(kind);
@@ -115,14 +127,44 @@ fn without<'a>(html: &'a str, more: &[&'static str]) -> Cow<'a, str> {
             place = start + 1;
             continue;
         };
-        out.push_str(&html[kept..start]);
+        out.push(&html[kept..start]);
         (kept, place) = (end, end);
     }
     if kept == 0 {
         return Cow::Borrowed(html);
     }
-    out.push_str(&html[kept..]);
-    Cow::Owned(out)
+    out.push(&html[kept..]);
+    Cow::Owned(out.text)
+}
+
+/// What stays of a page.
+#[derive(Default)]
+struct Output {
+    text: String,
+    is_preformatted: bool,
+}
+
+impl Output {
+    /// Runs of white space become one character, a line feed where one is among them.
+    fn push(&mut self, part: &str) {
+        if self.is_preformatted {
+            self.text.push_str(part);
+            return;
+        }
+        let bytes = part.as_bytes();
+        let (mut kept, mut place) = (0, 0);
+        while place < bytes.len() {
+            let length = bytes[place..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            if length > 1 {
+                self.text.push_str(&part[kept..place]);
+                let run = &bytes[place..place + length];
+                self.text.push(if run.contains(&b'\n') { '\n' } else { ' ' });
+                kept = place + length;
+            }
+            place += length.max(1);
+        }
+        self.text.push_str(&part[kept..]);
+    }
 }
 
 /// A start tag, read as a browser reads it.
@@ -190,15 +232,16 @@ fn is_tag(rest: &[u8], name: &str) -> bool {
 }
 
 /// Behind the end tag of the element whose content begins at `from`.
-fn element_end(bytes: &[u8], from: usize, name: &str) -> Option<usize> {
+fn element_end(html: &str, from: usize, name: &str) -> Option<usize> {
+    let bytes = html.as_bytes();
     let (mut place, mut depth) = (from, 1);
     let nests = !RAW.contains(&name);
-    while let Some(next) = bytes[place..].iter().position(|&byte| byte == b'<') {
+    while let Some(next) = html[place..].find('<') {
         place += next + 1;
         if bytes.get(place) == Some(&b'/') && is_tag(&bytes[place + 1..], name) {
             depth -= 1;
             if depth == 0 {
-                return bytes[place..].iter().position(|&byte| byte == b'>').map(|length| place + length + 1);
+                return html[place..].find('>').map(|length| place + length + 1);
             }
         } else if nests && is_tag(&bytes[place..], name) {
             depth += 1;
@@ -264,6 +307,19 @@ mod tests {
             "<p title='never closed>a</p><script>b</script>",
         ] {
             let expected = html.replace(" title='<script>'", "");
+            assert_eq!(strip(html), expected);
+        }
+    }
+
+    #[test]
+    fn white_space_becomes_one_character_but_where_it_is_preformatted() {
+        for (html, expected) in [
+            ("<p>a \t b\r\n  c <br> d</p>\n\n<img>", "<p>a b\nc <br> d</p>\n"),
+            ("<img><pre id=x>a\n\n  b<i>  c</i></pre>d  e", "<pre id=x>a\n\n  b<i>  c</i></pre>d e"),
+            ("<PRE data-x='1'>  a<img>  b</PRE >  c", "<PRE>  a  b</PRE > c"),
+            ("<img><pre>  a", "<pre>  a"),
+            ("<img>é\u{a0}\u{a0}  中", "é\u{a0}\u{a0} 中"),
+        ] {
             assert_eq!(strip(html), expected);
         }
     }

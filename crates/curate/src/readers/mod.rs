@@ -6,6 +6,7 @@
 mod archive;
 mod bounded;
 mod jsonl;
+mod names;
 mod pages;
 mod parquet;
 mod sources;

@@ -1,6 +1,7 @@
 //! Which files a recipe's sources mean, and how they are cut into shards: a pure function of recipe and file names
 //! and sizes, never of threads or of the order in which a file system lists.
 
+use super::names::{below_root, fixed, last, name_of_object, tell_apart};
 use crate::CurateError;
 use crate::objects::{Address, Object, Stores, is_url};
 use crate::recipe::{Format, Recipe, Source};
@@ -22,7 +23,8 @@ pub struct Shard {
 pub struct Part {
     /// On this machine; of an object in a store, its URL until it has been fetched.
     pub path: PathBuf,
-    /// Below the source's path, with `/`; part of the documents' ids.
+    /// Below the part of the source's path that has no `*`, with `/`; part of the documents' ids. Each file of a source has
+    /// its own.
     pub name: String,
     pub format: Format,
     /// On disk, of this part.
@@ -114,14 +116,14 @@ fn files(source: &Source, ignored: &mut u64) -> Result<Vec<Part>, CurateError> {
         for path in matches {
             let metadata = path.metadata().map_err(|error| CurateError::io("read", &path, error))?;
             let before = parts.len();
+            let root: PathBuf = path.iter().take(fixed(Path::new(written).iter())).collect();
             if metadata.is_dir() {
-                walk(&path, &path, source, &mut parts, ignored)?;
+                walk(&root, &path, source, &mut parts, ignored)?;
                 if parts.len() == before {
                     return Err(fault(format!("no file in {} is of this source's format", path.display())));
                 }
             } else {
-                let name =
-                    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                let name = if path == root { last(&path, 1) } else { below_root(&path, &root) };
                 let format = match source.format {
                     Format::Auto => by_ending(&name).unwrap_or(Format::Text),
                     format => format,
@@ -130,6 +132,7 @@ fn files(source: &Source, ignored: &mut u64) -> Result<Vec<Part>, CurateError> {
             }
         }
     }
+    tell_apart(&mut parts).map_err(fault)?;
     Ok(parts)
 }
 
@@ -164,8 +167,7 @@ fn objects(
             *ignored += 1;
             continue;
         };
-        let name =
-            if below.is_empty() { key.rsplit('/').next().unwrap_or(&key).into() } else { below.join("/") };
+        let name = name_of_object(&address.key, &key);
         let path = PathBuf::from(&object.url);
         parts.push(Part { path, name, format, bytes: object.bytes, range: None, object: Some(object) });
     }
@@ -190,7 +192,7 @@ fn below<'a>(pattern: &str, key: &'a str) -> Option<Vec<&'a str>> {
     Some(parts.collect())
 }
 
-/// Hidden files and folders are passed over, as are links, which may lead in circles or out of the folder.
+/// Names are those below `root`. Hidden files and folders are passed over, as are links, which may lead in circles or out of the folder.
 fn walk(
     root: &Path,
     folder: &Path,
@@ -210,8 +212,7 @@ fn walk(
         } else if kind.is_dir() {
             walk(root, &path, source, parts, ignored)?;
         } else if let Some(format) = wanted(source, &name.to_string_lossy()).filter(|_| kind.is_file()) {
-            let relative = path.strip_prefix(root).unwrap_or(&path);
-            let name = relative.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/");
+            let name = below_root(&path, root);
             let bytes = entry.metadata().map_err(fault)?.len();
             parts.push(Part { path, name, format, bytes, range: None, object: None });
         } else {
@@ -394,6 +395,26 @@ mod tests {
         let ranges: Vec<_> = shards[2..].iter().map(|shard| shard.parts[0].range.unwrap()).collect();
         assert_eq!((ranges[0].0, ranges[2].1), (0, 2_500_000));
         assert!(ranges.windows(2).all(|pair| pair[0].1 == pair[1].0));
+    }
+
+    #[test]
+    fn files_of_one_name_in_several_folders_have_names_of_their_own() {
+        let files = ["x/a/1.txt", "x/b/1.txt", "y/b/1.txt", "z/b/1.txt"].map(|name| (name, 10));
+        let (_folder, path) = folder(&files);
+        let names = |paths: &[&str]| -> Vec<String> {
+            let paths: Vec<String> = paths.iter().map(|below| format!("{path}/{below}")).collect();
+            let (shards, _) = shards(&recipe(&paths, "")).unwrap();
+            shards.into_iter().flat_map(|shard| shard.parts).map(|part| part.name).collect()
+        };
+        assert_eq!(names(&["x/*/1.txt"]), ["a/1.txt", "b/1.txt"]);
+        assert_eq!(names(&["*/b"]), ["x/b/1.txt", "y/b/1.txt", "z/b/1.txt"]);
+        assert_eq!(names(&["x/a/*.txt"]), ["1.txt"]);
+        // Through folders and files that are named one by one, only what is needed is added.
+        assert_eq!(names(&["x/a/1.txt", "x/b/1.txt"]), ["a/1.txt", "b/1.txt"]);
+        assert_eq!(names(&["x/a", "y/b", "z/b"]), ["a/1.txt", "y/b/1.txt", "z/b/1.txt"]);
+        let twice = recipe(&[format!("{path}/x/a"), format!("{path}/x/a/1.txt")], "");
+        let error = shards(&twice).unwrap_err().to_string();
+        assert!(error.contains("twice") && error.contains("x/a/1.txt"), "{error}");
     }
 
     #[test]

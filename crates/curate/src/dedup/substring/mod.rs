@@ -1,12 +1,14 @@
 //! Stretches of text that occur before are taken out (Lee et al. 2022: 50 tokens, or 100 bytes), found by a suffix array over the
-//! whole corpus.
+//! whole corpus, or by sorted rows where that needs more memory than is allowed. Both find the same.
 //!
 //! Suffixes that begin with the same 100 bytes stand side by side in the array. Of each such group the one in the document of the
 //! best [`Standing`] stays, and the 100 bytes go wherever else they are; longer copies are unions of these.
 //!
-//! The array is made in memory, 20 bytes for a byte of text. A corpus for which that is more than allowed is refused.
+//! The array is made in memory, 20 bytes for a byte of text. A larger corpus needs disk instead: about a byte for each of its bytes,
+//! and 38 for each that may be part of a copy.
 
 mod suffix_array;
+mod windows;
 
 use super::rows::{OfDocument, RowsByDocument};
 use crate::cluster::Joins;
@@ -129,31 +131,15 @@ impl GlobalStep for SubstringDedup {
         memory: usize,
         _: &Joins,
     ) -> Result<Resolution, GlobalError> {
-        let (texts, bytes) = read_texts(shards, memory)?;
-        let array = suffix_array(&bytes, usize::from(BETWEEN_DOCUMENTS));
-        let shared = shared_with_predecessor(&bytes, &array);
-        let copies = self.copies(&texts, bytes.len(), &array, &shared);
-        drop((array, shared));
-        let mut stretches = Sorter::new(out, "stretches", memory / 4);
-        let (mut count, mut removed) = (0u64, 0u64);
-        let mut start = 0;
-        for text in &texts {
-            let end = start + text.length as usize;
-            let mut place = start;
-            while place < end {
-                let length = (place..end).take_while(|&place| copies.has(place)).count();
-                if length > 0 {
-                    let (first, last) = ((place - start) as u64, (place + length - start) as u64);
-                    stretches.push(Stretch { document: text.document, start: first, end: last })?;
-                    count += 1;
-                    removed += length as u64;
-                }
-                place += length + 1;
-            }
-            start = end + 1;
-        }
-        stretches.write(&stretches_path(out))?;
-        let counts = [("bytes", bytes.len() as u64), ("stretches", count), ("removed_bytes", removed)];
+        let bytes = bytes_of(shards)?;
+        let fits = bytes.saturating_mul(MEMORY_A_BYTE) <= memory as u64 && bytes < u64::from(u32::MAX);
+        let copies = if fits {
+            self.copies_by_suffixes(shards, bytes, out, memory / 4)?
+        } else {
+            windows::copies(shards, self.length, out, memory)?
+        };
+        let (stretches, removed) = write_union(copies, &stretches_path(out))?;
+        let counts = [("bytes", bytes), ("stretches", stretches), ("removed_bytes", removed)];
         Ok(counts.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect())
     }
 
@@ -163,22 +149,51 @@ impl GlobalStep for SubstringDedup {
     }
 }
 
-/// All texts behind one another, each followed by [`BETWEEN_DOCUMENTS`].
-fn read_texts(shards: &[PathBuf], memory: usize) -> Result<(Vec<Text>, Vec<u8>), GlobalError> {
-    let mut texts = Vec::new();
+/// Bytes of all texts, each with its [`BETWEEN_DOCUMENTS`].
+fn bytes_of(shards: &[PathBuf]) -> Result<u64, GlobalError> {
+    let mut bytes = 0;
+    for folder in shards {
+        for text in RunReader::<Text>::open(&texts_path(folder), 1 << 16)? {
+            bytes += text?.length + 1;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Writes what the stretches cover together; says in how many stretches, and of how many bytes.
+fn write_union(stretches: Sorter<Stretch>, path: &Path) -> Result<(u64, u64), GlobalError> {
+    let mut writer = RunWriter::create(path)?;
+    let (mut removed, mut open) = (0, None::<Stretch>);
+    let mut close = |stretch: Stretch| {
+        removed += stretch.end - stretch.start;
+        writer.push(stretch)
+    };
+    for stretch in stretches.sorted()? {
+        let stretch = stretch?;
+        match &mut open {
+            Some(open) if open.document == stretch.document && stretch.start <= open.end => {
+                open.end = open.end.max(stretch.end);
+            }
+            _ => {
+                if let Some(before) = open.replace(stretch) {
+                    close(before)?;
+                }
+            }
+        }
+    }
+    if let Some(last) = open {
+        close(last)?;
+    }
+    Ok((writer.finish()?, removed))
+}
+
+/// All texts behind one another, each followed by [`BETWEEN_DOCUMENTS`]; `length` bytes in all.
+fn read_texts(shards: &[PathBuf], length: u64) -> Result<(Vec<Text>, Vec<u8>), GlobalError> {
+    let (mut texts, mut bytes) = (Vec::new(), Vec::with_capacity(length as usize));
     for folder in shards {
         for text in RunReader::<Text>::open(&texts_path(folder), 1 << 16)? {
             texts.push(text?);
         }
-    }
-    let length: u64 = texts.iter().map(|text| text.length + 1).sum();
-    let (needed, allowed) = (length.saturating_mul(MEMORY_A_BYTE), memory as u64);
-    if needed > allowed || length >= u64::from(u32::MAX) {
-        let what = format!("the suffix array of {length} bytes of text (at most 4294967294)");
-        return Err(GlobalError::Memory { step: STEP, what, needed, allowed });
-    }
-    let mut bytes = Vec::with_capacity(length as usize);
-    for folder in shards {
         let path = bytes_path(folder);
         File::open(&path)
             .and_then(|mut file| file.read_to_end(&mut bytes))
@@ -206,6 +221,37 @@ impl Marks {
 }
 
 impl SubstringDedup {
+    /// Stretches that go, by a suffix array of all texts, which have `length` bytes.
+    fn copies_by_suffixes(
+        &self,
+        shards: &[PathBuf],
+        length: u64,
+        out: &Path,
+        memory: usize,
+    ) -> Result<Sorter<Stretch>, GlobalError> {
+        let (texts, bytes) = read_texts(shards, length)?;
+        let array = suffix_array(&bytes, usize::from(BETWEEN_DOCUMENTS));
+        let shared = shared_with_predecessor(&bytes, &array);
+        let copies = self.copies(&texts, bytes.len(), &array, &shared);
+        drop((array, shared));
+        let mut stretches = Sorter::new(out, "stretches", memory);
+        let mut start = 0;
+        for text in &texts {
+            let end = start + text.length as usize;
+            let mut place = start;
+            while place < end {
+                let length = (place..end).take_while(|&place| copies.has(place)).count();
+                if length > 0 {
+                    let (first, last) = ((place - start) as u64, (place + length - start) as u64);
+                    stretches.push(Stretch { document: text.document, start: first, end: last })?;
+                }
+                place += length + 1;
+            }
+            start = end + 1;
+        }
+        Ok(stretches)
+    }
+
     /// Bytes that are part of a copy.
     fn copies(&self, texts: &[Text], length: usize, array: &[u32], shared: &[u32]) -> Marks {
         let mut ends = Vec::with_capacity(texts.len());
