@@ -72,6 +72,8 @@ fn a_trained_network_is_judged_by_tasks_of_every_kind() {
         [("lambada", "acc,none"), ("race-h", "acc_norm,none"), ("perplexity", "bits_per_byte,none")]
     {
         assert!(all["results"][name][key].is_number(), "{name}: {all}");
+        let error = key.replace(",none", "_stderr,none");
+        assert!(all["results"][name][error.as_str()].as_f64() > Some(0.0), "{name}: {all}");
     }
     let tnews = fs::read_to_string(folder.join("out/items-tnews.jsonl")).unwrap();
     let item: Value = serde_json::from_str(tnews.lines().next().unwrap()).unwrap();
@@ -93,6 +95,13 @@ fn a_trained_network_is_judged_by_tasks_of_every_kind() {
     fs::remove_file(folder.join("out/scores.bin")).unwrap();
     succeed(folder, &evaluation(tasks, "out"));
     assert!(files() == before);
+    // Two ranks that share each layer, and one: the same bytes.
+    let shared = ["--layout", "tp=2", "--peer-timeout", "60"];
+    succeed(folder, &[&evaluation(tasks, "shared")[..], &shared].concat());
+    for name in ["results.json", "items-boolq.jsonl", "items-perplexity.jsonl"] {
+        let bytes = |out: &str| fs::read(folder.join(out).join(name)).unwrap();
+        assert!(bytes("out") == bytes("shared"), "{name}");
+    }
 }
 
 #[test]
