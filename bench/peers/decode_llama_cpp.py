@@ -97,8 +97,10 @@ def compiler():
     package = pathlib.Path(llama_cpp.__file__).parent / "lib"
     folder = pathlib.Path(os.environ.get("LLAMA_CPP_LIB_PATH", package))
     library = next(file for file in folder.iterdir() if file.name.startswith("libggml-cpu"))
-    said = re.search(rb"(clang version |GCC: \([^)]*\) )([0-9.]+)", library.read_bytes())
-    return "unknown" if said is None else f"{said[1].split()[0].decode().strip(':')} {said[2].decode()}"
+    comments = library.read_bytes()
+    # Start-up code of the C library says GCC beside whatever built the rest.
+    said = re.search(rb"clang version [0-9.]+", comments) or re.search(rb"GCC: \([^)]*\) [0-9.]+", comments)
+    return "unknown" if said is None else said[0].decode()
 
 
 run()
