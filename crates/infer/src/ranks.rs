@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use triax_comm::local::{LocalRank, World};
-use triax_comm::{Axis, Collective, CommError, Group, Layout, Mesh, Options};
+use triax_comm::{Axis, Collective, CommError, Group, Layout, Mesh, Options as Peers};
 use triax_model::{Decoder, ModelError, Portion, Rank, Span, Stage, TensorSource, TensorSplit};
 use triax_plan::InferenceLayout;
 use triax_spec::model::Model;
 use triax_tensor::Device;
 
 /// Opens the network on the ranks of `layout`, one device each, with the weights of `source`; each rank reads its own
-/// part of them. Results have the bits of [`load`].
+/// part of them. Results have the bits of [`load`]. A rank that is silent for longer than `peers` allows ends all.
 ///
 /// # Errors
 /// As [`load`], and when the weights are quantised and tensor ranks would share them.
@@ -34,6 +34,7 @@ pub fn load_in_ranks(
     model: &Model,
     loading: &Loading,
     layout: InferenceLayout,
+    peers: Peers,
     mut devices: Vec<Box<dyn Device>>,
     source: &dyn TensorSource,
 ) -> Result<Box<dyn Network>, ModelError> {
@@ -70,9 +71,7 @@ pub fn load_in_ranks(
         threads: Vec::new(),
         row: vec![0.0; model.vocab],
     };
-    for ((mesh, decoder, device), collective) in
-        opened.into_iter().zip(World::new(layout.world(), Options::default()))
-    {
+    for ((mesh, decoder, device), collective) in opened.into_iter().zip(World::new(layout.world(), peers)) {
         ranks.start(mesh, decoder, device, collective);
     }
     Ok(Box::new(ranks))

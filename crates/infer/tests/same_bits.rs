@@ -2,6 +2,8 @@
 //! pipeline 1 = 2, bit for bit.
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+use std::time::Duration;
+use triax_comm::Options as Peers;
 use triax_infer::{
     Engine, Event, GenerateRequest, Job, Loading, Network, Part, Sampling, ScoreReply, ScoreRequest, Scorer,
     TokenScore, load, load_in_ranks,
@@ -198,6 +200,7 @@ fn in_ranks(
     model: &Model,
     on_cpu: bool,
     (tensor, pipeline): (usize, usize),
+    peers: Peers,
     source: &dyn TensorSource,
 ) -> Box<dyn Network> {
     let layout = InferenceLayout::new(model, tensor, pipeline).unwrap();
@@ -205,7 +208,7 @@ fn in_ranks(
     let loading =
         Loading { dtype, memory: dtype, sequences: 3, context: CONTEXT, cache: 3 * CONTEXT, rows: 40 };
     let devices = (0..layout.world()).map(|_| device(on_cpu).1).collect();
-    load_in_ranks(model, &loading, layout, devices, source).unwrap()
+    load_in_ranks(model, &loading, layout, peers, devices, source).unwrap()
 }
 
 /// All logits of two texts, whose later pieces share passes.
@@ -235,7 +238,7 @@ fn compare_layouts(model: &Model, on_cpu: bool, layouts: &[(usize, usize)], sour
     let greedy: Vec<GenerateRequest> =
         texts().into_iter().map(|r| GenerateRequest { sampling: Sampling::GREEDY, ..r }).collect();
     let all = |layout| {
-        let mut network = in_ranks(model, on_cpu, layout, source);
+        let mut network = in_ranks(model, on_cpu, layout, Peers::default(), source);
         let bits = logits(&mut *network);
         let mut engine = Engine::new(network, Some(0));
         (bits, engine.generate(&greedy).unwrap(), engine.score(&scores()).unwrap())
@@ -289,7 +292,19 @@ fn stages_share_quantised_weights_and_tensor_ranks_are_refused_them() {
             rows: CONTEXT,
         };
         let devices = (0..2).map(|_| device(true).1).collect();
-        let refused = load_in_ranks(&model, &loading, layout, devices, &source).err().unwrap().to_string();
+        let refused = load_in_ranks(&model, &loading, layout, Peers::default(), devices, &source);
+        let refused = refused.err().unwrap().to_string();
         assert!(refused.contains("use tensor 1"), "{refused}");
     }
+}
+
+/// The second stage waits for the first for as long as that computes, which is longer than nothing.
+#[test]
+fn a_rank_that_is_silent_for_longer_than_its_peers_wait_ends_the_network_and_is_named() {
+    let model = shared(llama(Mask::Causal));
+    let peers = Peers { timeout: Duration::ZERO };
+    let mut network = in_ranks(&model, true, (1, 2), peers, &Random(model.clone()));
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| logits(&mut *network))).unwrap_err();
+    let said = ended.downcast_ref::<String>().unwrap();
+    assert!(said.contains("border of a stage") && said.contains("rank"), "{said}");
 }

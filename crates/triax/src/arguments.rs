@@ -662,6 +662,10 @@ pub(crate) struct RanksArguments {
     /// consecutive ones. Results are the same bits
     #[arg(long, value_name = "tp=…,pp=…")]
     pub(crate) layout: Option<String>,
+    /// Seconds that a rank waits for a silent one before all end, as `layout.peer_timeout` in a run file
+    #[arg(long, value_name = "SECONDS", default_value_t = triax_spec::run::PEER_TIMEOUT,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) peer_timeout: u64,
 }
 
 /// Parses one of `names`; help and errors list them.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::table::{Corpus, Figure, PYTORCH, Sides, Workload};
-use super::{Found, Measured, Options, prepare, save};
+use super::{Found, Measured, Options, evaluate, prepare, save};
 use crate::command::{self, cargo, output, program, show, target};
 use crate::python;
 
@@ -67,6 +67,7 @@ pub(super) fn run(workload: &Workload, options: &Options) -> Result<Measured> {
         Sides::Decode { batch } => decode(workload, batch, options),
         Sides::Serve => serve(workload, options),
         Sides::Echo => echo(workload, options),
+        Sides::Evaluate => evaluate::run(workload, options),
         Sides::Demo => demo(workload, options),
         Sides::Layout { ours, other, peer } => layout(workload, [ours, other], peer, options),
         Sides::Corpus(step) => corpus(workload, step, options),
@@ -215,12 +216,12 @@ fn tokenize(workload: &Workload, options: &Options) -> Result<Measured> {
 
 fn decode(workload: &Workload, batch: &str, options: &Options) -> Result<Measured> {
     let python = python::interpreter(&options.python, "llama-venv", LLAMA_REQUIREMENTS)?;
-    let model = output(&mut program(&python, &[LLAMA, "--model", "smollm2", "--path"]))?;
+    let model = python::smollm2(&python)?;
     let (prompt, generate) = if options.smoke { ("32", "4") } else { ("512", "64") };
     let sizes = ["--batch", batch, "--prompt", prompt, "--generate", generate, "--threads", "2"];
     let mut ours = triax()?;
-    ours.args(["bench", "decode", "--model", model.trim()]).args(sizes).arg("--json");
-    let mut peer = program(&python, &[LLAMA, "--model", model.trim()]);
+    ours.args(["bench", "decode", "--model", &model]).args(sizes).arg("--json");
+    let mut peer = program(&python, &[LLAMA, "--model", &model]);
     peer.args(sizes);
     against(workload, ours, peer, options)
 }
@@ -482,12 +483,20 @@ pub(super) fn alone(figure: &Figure, value: f64) -> Found {
 }
 
 /// Who a turn of an opponent was, with its version.
-fn name(turn: &Value) -> String {
+pub(super) fn name(turn: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let version =
-        ["torch", "tokenizers", "fastwarc", "trafilatura", "llama-cpp-python", "llama-server", "datatrove"]
-            .map(|name| word(&turn["versions"][name]))
-            .concat();
+    let version = [
+        "torch",
+        "tokenizers",
+        "fastwarc",
+        "trafilatura",
+        "llama-cpp-python",
+        "llama-server",
+        "datatrove",
+        "lm_eval",
+    ]
+    .map(|name| word(&turn["versions"][name]))
+    .concat();
     format!("{} {version} {}", word(&turn["peer"]), word(&turn["variant"]))
 }
 

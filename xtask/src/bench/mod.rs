@@ -2,6 +2,7 @@
 //! figure of [`table`] adds one line to `bench/results/<topic>.jsonl`, everything measured goes to
 //! bench/results/raw/. `--summary` prints the newest line of each figure and what falls short.
 
+mod evaluate;
 mod measure;
 mod prepare;
 mod record;

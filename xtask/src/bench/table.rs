@@ -13,6 +13,7 @@ pub(crate) enum Topic {
     Curate,
     Decode,
     Serve,
+    Evaluate,
     Layouts,
     All,
 }
@@ -29,12 +30,13 @@ impl Topic {
             Self::Curate => "curate",
             Self::Decode => "decode",
             Self::Serve => "serve",
+            Self::Evaluate => "evaluate",
             Self::Layouts => "layouts",
             Self::All => "all",
         }
     }
 
-    pub(super) const FILES: [Self; 10] = [
+    pub(super) const FILES: [Self; 11] = [
         Self::Train,
         Self::Memory,
         Self::Gemm,
@@ -44,6 +46,7 @@ impl Topic {
         Self::Curate,
         Self::Decode,
         Self::Serve,
+        Self::Evaluate,
         Self::Layouts,
     ];
 }
@@ -105,6 +108,8 @@ pub(super) enum Sides {
     Serve,
     /// What echo with log-probabilities of a full context takes more memory than the context without them.
     Echo,
+    /// `triax eval` of SmolLM2-135M (Q4_1) on LAMBADA, PiQA, BoolQ and WiC against lm-eval, two threads each.
+    Evaluate,
     /// `triax demo` against xz on the held-out text, and against PyTorch on the model it trained.
     Demo,
     /// `triax bench train` in a layout or mode, against the same in another; and against PyTorch's own parallelism on two
@@ -343,6 +348,19 @@ pub(super) fn workloads() -> Vec<Workload> {
                 Better::Lower,
                 64.0,
                 32.0,
+            )],
+        },
+        Workload {
+            name: "evaluate-smollm2-135m",
+            sides: Sides::Evaluate,
+            figures: vec![figure(
+                "evaluate-smollm2-135m.items_per_s",
+                Topic::Evaluate,
+                "items/s",
+                "items_per_s",
+                Better::Higher,
+                3.0,
+                10.0,
             )],
         },
         Workload {

@@ -8,7 +8,7 @@ use crate::{layout, machine};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use triax_data::Tokenizer;
 use triax_infer::{
     Engine, Event, Finish, GenerateRequest, Generated, InferError, Job, Loading, Sampling, load_in_ranks,
@@ -97,7 +97,8 @@ pub(crate) fn engine(
     let threads = machine::threads_of_a_rank(device.threads, layout.world());
     let one = DeviceArguments { threads, ..device };
     let devices = (0..layout.world()).map(|_| machine::device(one)).collect::<Result<_, _>>()?;
-    let network = load_in_ranks(&source.model, &loading, layout, devices, &*source.tensors)
+    let peers = triax_comm::Options { timeout: Duration::from_secs(ranks.peer_timeout) };
+    let network = load_in_ranks(&source.model, &loading, layout, peers, devices, &*source.tensors)
         .context(|| format!("cannot run {}", source.described))?;
     Ok(Engine::new(network, tokenizer.eod()))
 }

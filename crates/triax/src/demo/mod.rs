@@ -367,7 +367,7 @@ fn complete(
 ) -> Result<Vec<Completion>, Failure> {
     const TOKENS: usize = 90;
     let sampling = Sampling { temperature: 0.7, top_p: 0.9, seed: 1, ..Sampling::GREEDY };
-    let alone = RanksArguments { layout: None };
+    let alone = RanksArguments { layout: None, peer_timeout: triax_spec::run::PEER_TIMEOUT };
     let mut engine = engine(&network, tokenizer, (arguments.device, &alone), 1, network.model.sequence)?;
     prompts::prompts(sources, matches!(origin, Origin::Registry(_)))
         .into_iter()

@@ -73,6 +73,7 @@ fn a_trained_network_is_judged_by_tasks_of_every_kind() {
     {
         assert!(all["results"][name][key].is_number(), "{name}: {all}");
     }
+    assert!(all["results"]["perplexity"]["bits_per_byte_stderr,none"].as_f64() > Some(0.0), "{all}");
     let tnews = fs::read_to_string(folder.join("out/items-tnews.jsonl")).unwrap();
     let item: Value = serde_json::from_str(tnews.lines().next().unwrap()).unwrap();
     assert_eq!((item["choices"].as_array().unwrap().len(), &item["gold"]), (15, &Value::from(3)));
@@ -93,6 +94,13 @@ fn a_trained_network_is_judged_by_tasks_of_every_kind() {
     fs::remove_file(folder.join("out/scores.bin")).unwrap();
     succeed(folder, &evaluation(tasks, "out"));
     assert!(files() == before);
+    // Two ranks that share each layer, and one: the same bytes.
+    let shared = ["--layout", "tp=2", "--peer-timeout", "60"];
+    succeed(folder, &[&evaluation(tasks, "shared")[..], &shared].concat());
+    for name in ["results.json", "items-boolq.jsonl", "items-perplexity.jsonl"] {
+        let bytes = |out: &str| fs::read(folder.join(out).join(name)).unwrap();
+        assert!(bytes("out") == bytes("shared"), "{name}");
+    }
 }
 
 #[test]

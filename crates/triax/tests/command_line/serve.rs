@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn post(port: u64, path: &str, key: &str, body: &Value) -> (u16, Value) {
@@ -25,25 +26,48 @@ fn post(port: u64, path: &str, key: &str, body: &Value) -> (u16, Value) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
 }
 
+/// A server on a free port, and what its ready file says.
+fn started(folder: &Path, ready: &str, more: &[&str]) -> (Child, Value) {
+    let mut server = triax(folder)
+        .args(["serve", "--model", "runs/run", "--port", "0", "--ready-file", ready, "--keys-file", "keys"])
+        .args(more)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    loop {
+        if let Ok(text) = fs::read_to_string(folder.join(ready)) {
+            return (server, serde_json::from_str(&text).unwrap());
+        }
+        if begin.elapsed() > Duration::from_secs(30) || server.try_wait().unwrap().is_some() {
+            let _ = server.kill();
+            panic!("no ready file: {}", said(server));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What an ended server wrote on standard error.
+fn said(mut server: Child) -> String {
+    server.wait().unwrap();
+    let mut said = String::new();
+    server.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    said
+}
+
+fn stop(server: &mut Child) {
+    let kill = Command::new("kill").args(["-s", "TERM", &server.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    assert!(server.wait().unwrap().success());
+}
+
 #[test]
 fn a_server_is_ready_when_its_file_is_there_answers_as_generate_does_and_stops_when_told() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     trained(folder);
     fs::write(folder.join("keys"), "key-of-a-test\n").unwrap();
-    let mut server = triax(folder)
-        .args(["serve", "--model", "runs/run", "--port", "0", "--ready-file", "ready", "--keys-file", "keys"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let begin = Instant::now();
-    let ready: Value = loop {
-        if let Ok(text) = fs::read_to_string(folder.join("ready")) {
-            break serde_json::from_str(&text).unwrap();
-        }
-        assert!(begin.elapsed() < Duration::from_secs(30), "no ready file");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let (mut server, ready) = started(folder, "ready", &[]);
     let port = ready["port"].as_u64().unwrap();
     assert_eq!(ready["url"], format!("http://127.0.0.1:{port}"));
     assert_eq!(post(port, "/v1/completions", "another-key", &json!({"prompt": "let "})).0, 401);
@@ -72,11 +96,14 @@ fn a_server_is_ready_when_its_file_is_there_answers_as_generate_does_and_stops_w
         told(&generated["log_probabilities"])
     );
 
-    let kill = Command::new("kill").args(["-s", "TERM", &server.id().to_string()]).status().unwrap();
-    assert!(kill.success());
-    assert!(server.wait().unwrap().success());
-    let mut said = String::new();
-    server.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    // Four ranks that share the network serve the same bits.
+    let (mut ranks, ready) = started(folder, "ranks", &["--layout", "tp=2,pp=2", "--peer-timeout", "60"]);
+    let (status, shared) = post(ready["port"].as_u64().unwrap(), "/v1/completions", "key-of-a-test", &ask);
+    assert_eq!((status, &shared["choices"]), (200, &answer["choices"]));
+    stop(&mut ranks);
+
+    stop(&mut server);
+    let said = said(server);
     assert!(said.contains(&format!("http://127.0.0.1:{port}")) && !said.contains("key-of-a-test"), "{said}");
 }
 
