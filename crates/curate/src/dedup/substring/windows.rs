@@ -113,11 +113,11 @@ pub(super) fn copies(
     Ok(copies)
 }
 
+/// Takes a text and its bytes.
+type EachText<'a> = &'a mut dyn FnMut(&Text, &[u8]) -> Result<(), GlobalError>;
+
 /// All texts in the order of the corpus, one at a time.
-fn each_text(
-    shards: &[PathBuf],
-    each: &mut dyn FnMut(&Text, &[u8]) -> Result<(), GlobalError>,
-) -> Result<(), GlobalError> {
+fn each_text(shards: &[PathBuf], each: EachText<'_>) -> Result<(), GlobalError> {
     let mut bytes = Vec::new();
     for folder in shards {
         let path = bytes_path(folder);
