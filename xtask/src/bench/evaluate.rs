@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::measure::{median, name, number, objects, triax, typed};
+use super::measure::{median, number, objects, triax, typed};
 use super::table::Workload;
 use super::{Found, Measured, Options, prepare};
 use crate::command::{self, program};
@@ -61,7 +61,7 @@ pub(super) fn run(workload: &Workload, options: &Options) -> Result<Measured> {
             Ok(Found {
                 name: figure.name.clone(),
                 value: median(&our_turns, figure.field)?,
-                opponent: name(&peer_turns[best][0]),
+                opponent: opponent(&peer_turns[best][0]),
                 opponent_value: Some(median(&peer_turns[best], figure.field)?),
             })
         })
@@ -92,15 +92,20 @@ fn timed(command: &mut Command, out: &std::path::Path) -> Result<Value> {
     Ok(json!({ "seconds": seconds, "items": items, "items_per_s": items / seconds, "accuracy": accuracies }))
 }
 
+/// Who a turn of lm-eval was: two versions count, its own and that of what computes.
+fn opponent(turn: &Value) -> String {
+    let version = |of: &str| turn["versions"][of].as_str().unwrap_or("?").to_owned();
+    let variant = turn["variant"].as_str().unwrap_or("?");
+    format!("lm-eval {} hf, PyTorch {}, {variant}", version("lm_eval"), version("torch"))
+}
+
 /// All tasks of one turn of lm-eval.
 fn together(tasks: &[Value], (dtype, batch): (&str, &str)) -> Result<Value> {
     let sum = |field: &str| tasks.iter().map(|task| number(task, field)).sum::<Result<f64>>();
     let (items, seconds) = (sum("items")?, sum("torch_seconds")?);
     let versions = tasks.first().context("lm-eval judged nothing")?["versions"].clone();
-    Ok(
-        json!({ "peer": "lm-eval hf", "variant": format!("{dtype}, batch {batch}"), "items": items, "seconds": seconds,
-               "items_per_s": items / seconds, "tasks": tasks, "versions": versions }),
-    )
+    Ok(json!({ "variant": format!("{dtype}, batch {batch}"), "items": items, "seconds": seconds,
+               "items_per_s": items / seconds, "tasks": tasks, "versions": versions }))
 }
 
 #[cfg(test)]
@@ -109,10 +114,10 @@ mod tests {
 
     #[test]
     fn a_turn_of_lm_eval_is_all_its_tasks() {
-        let task = |items: u32, seconds: f64| json!({ "items": items, "torch_seconds": seconds, "versions": { "torch": "2" } });
+        let task = |items: u32, seconds: f64| json!({ "items": items, "torch_seconds": seconds, "versions": { "torch": "2", "lm_eval": "0.4" } });
         let turn = together(&[task(50, 4.0), task(30, 6.0)], ("bfloat16", "4")).unwrap();
         assert_eq!((&turn["items_per_s"], &turn["items"]), (&json!(8.0), &json!(80.0)));
-        assert_eq!(turn["variant"], "bfloat16, batch 4");
+        assert_eq!(opponent(&turn), "lm-eval 0.4 hf, PyTorch 2, bfloat16, batch 4");
         assert!(together(&[], ("bfloat16", "4")).is_err(), "nothing was judged");
         assert!(together(&[json!({ "items": 3 })], ("float32", "16")).is_err(), "no seconds");
     }

@@ -483,20 +483,12 @@ pub(super) fn alone(figure: &Figure, value: f64) -> Found {
 }
 
 /// Who a turn of an opponent was, with its version.
-pub(super) fn name(turn: &Value) -> String {
+fn name(turn: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let version = [
-        "torch",
-        "tokenizers",
-        "fastwarc",
-        "trafilatura",
-        "llama-cpp-python",
-        "llama-server",
-        "datatrove",
-        "lm_eval",
-    ]
-    .map(|name| word(&turn["versions"][name]))
-    .concat();
+    let version =
+        ["torch", "tokenizers", "fastwarc", "trafilatura", "llama-cpp-python", "llama-server", "datatrove"]
+            .map(|name| word(&turn["versions"][name]))
+            .concat();
     format!("{} {version} {}", word(&turn["peer"]), word(&turn["variant"]))
 }
 
