@@ -10,8 +10,6 @@ use ballista_core::execution_plans::execute_physical_plan;
 use ballista_core::extension::SessionConfigExt as _;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_proto::protobuf::PhysicalPlanNode;
@@ -29,8 +27,6 @@ const ATTEMPTS: usize = 3;
 const ROWS_A_TASK: u64 = 1 << 22;
 const MOST_TASKS: u64 = 1024;
 const FEWEST_TASKS: u64 = 4;
-/// Bytes of memory of a worker inside this process: each sort sets ten megabytes aside for merging what it has spilled.
-const LEAST_MEMORY: usize = 256 << 20;
 
 /// A cluster that can be reached.
 #[derive(Debug)]
@@ -85,12 +81,11 @@ impl Cluster {
         Ok(Self { runtime: runtime().map_err(fault)?, address: address.to_owned(), session: session() })
     }
 
-    /// A coordinator and a worker of `threads` threads inside this process, over the loopback interface. Sorts and
-    /// aggregates together hold `memory` bytes before they spill, or the least with which DataFusion sorts.
+    /// A coordinator and a worker of `threads` threads inside this process, over the loopback interface.
     ///
     /// # Errors
     /// When they cannot listen.
-    pub fn standalone(threads: usize, memory: usize) -> Result<Self, ClusterError> {
+    pub fn standalone(threads: usize) -> Result<Self, ClusterError> {
         let fault = |message: String| ClusterError {
             action: "start a cluster in",
             address: "this process".into(),
@@ -98,14 +93,8 @@ impl Cluster {
         };
         let runtime = runtime().map_err(|error| fault(error.to_string()))?;
         let address = runtime.block_on(async {
-            let pool = Arc::new(FairSpillPool::new(memory.max(LEAST_MEMORY)));
-            let environment = RuntimeEnvBuilder::new()
-                .with_memory_pool(pool)
-                .build_arc()
-                .map_err(|error| fault(error.to_string()))?;
             let state = SessionStateBuilder::new()
                 .with_default_features()
-                .with_runtime_env(environment)
                 .with_config(config(FEWEST_TASKS as usize))
                 .build();
             let address = ballista_scheduler::standalone::new_standalone_scheduler_from_state(&state)
