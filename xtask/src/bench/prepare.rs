@@ -159,11 +159,12 @@ fn flags_of_run(run: &Table) -> Result<Vec<String>> {
     let micro_batch = count("layout", "micro_batch")?;
     let global_batch = count("train", "global_batch")?;
     let mut flags = Vec::new();
+    let heads = count("model", "heads")?;
     let numbers = [
         ("--layers", count("model", "layers")?),
         ("--hidden", count("model", "hidden")?),
-        ("--heads", count("model", "heads")?),
-        ("--kv-heads", count("model", "kv_heads")?),
+        ("--heads", heads),
+        ("--kv-heads", of("model", "kv_heads").and_then(Value::as_integer).unwrap_or(heads)),
         ("--ffn", count("model", "ffn")?),
         ("--vocab", count("model", "vocab")?),
         ("--seq", count("model", "sequence")?),
