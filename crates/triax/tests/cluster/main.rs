@@ -26,6 +26,11 @@ fn turn() -> MutexGuard<'static, ()> {
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where a run with this output folder keeps what a phase has made so far.
+fn phase(folder: &Path, out: &str, number: usize) -> PathBuf {
+    folder.join(out).join("work").join(format!("phase-{number}"))
+}
+
 /// What processes in the background say.
 const LOG: &str = "processes.log";
 
@@ -241,7 +246,7 @@ fn processes_of_a_cluster_leave_the_same_bytes_and_take_over_from_a_run_without_
 
     // Begun without a cluster and killed in the middle.
     let mut begun = Process::start(folder, &["curate", &recipe, "--out", "both", "--threads", "2"]);
-    until("the first phase", || folder.join("both/work/phase-0/done").exists());
+    until("the first phase", || phase(folder, "both", 0).join("done").exists());
     begun.kill();
     curate(folder, &recipe, "both", &["--threads", "2", "--cluster", &cluster.address]);
     assert!(files(&folder.join("both")) == expected);
@@ -262,18 +267,18 @@ fn a_killed_worker_and_a_killed_run_change_no_byte_that_a_cluster_leaves() {
 
     // A worker with rows of a plan on its disk is killed while the plan runs, and nobody takes its place.
     let mut run = Process::start(folder, &arguments);
-    until("a plan", || folder.join("there/work/phase-0/decisions").exists());
+    until("a plan", || phase(folder, "there", 0).join("decisions").exists());
     until("shuffled rows", || holds_files(&folder.join("scratch-0")));
     cluster.workers[0].kill();
     // The command itself is killed in a later join, with the plan under way.
-    until("a later plan", || folder.join("there/work/phase-2/decisions/links").exists());
+    until("a later plan", || phase(folder, "there", 2).join("decisions/links").exists());
     assert!(run.0.try_wait().unwrap().is_none(), "the run goes on with one worker");
     run.kill();
 
     // Another worker comes; the last of the first ones is killed too while the run goes on from where it stopped.
     cluster.add_worker(folder);
     let mut run = Process::start(folder, &arguments);
-    until("a plan of the second start", || folder.join("there/work/phase-2/decisions/pairs").exists());
+    until("a plan of the second start", || phase(folder, "there", 2).join("decisions/pairs").exists());
     cluster.workers[1].kill();
     until("the end", || run.0.try_wait().unwrap().is_some());
     assert!(run.0.wait().unwrap().success(), "{}", fs::read_to_string(folder.join(LOG)).unwrap());
