@@ -124,7 +124,8 @@ pub(super) fn write<R: Record>(run: &Path, path: &Path) -> Result<u64, GlobalErr
 pub(super) fn count(path: &Path) -> Result<u64, GlobalError> {
     let file = File::open(path).map_err(|error| GlobalError::io("open", path, error))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| fault(path, error))?;
-    Ok(reader.metadata().file_metadata().num_rows().try_into().unwrap_or_default())
+    let rows = reader.metadata().file_metadata().num_rows();
+    u64::try_from(rows).map_err(|_| fault(path, format!("its footer counts {rows} rows")))
 }
 
 /// Hands over the records of a Parquet file that has a column for every field, of any width that holds its values, and
