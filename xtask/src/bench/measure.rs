@@ -368,7 +368,9 @@ fn demo(workload: &Workload, options: &Options) -> Result<Measured> {
         .map(|figure| {
             let value = number(&summary, figure.field)?;
             let (opponent, opponent_value) = match figure.field {
-                "bits_per_byte" => ("xz -9".to_owned(), Some(number(&summary, "xz_bits_per_byte")?)),
+                "bits_per_byte" | "bits_per_byte_with_memory" => {
+                    ("xz -9".to_owned(), Some(number(&summary, "xz_bits_per_byte")?))
+                }
                 "tokens_per_s" => (best.name(), Some(median(&best.turns, figure.field)?)),
                 _ => return Ok(alone(figure, value)),
             };

@@ -368,6 +368,15 @@ pub(super) fn workloads() -> Vec<Workload> {
             sides: Sides::Demo,
             figures: vec![
                 figure("demo.bits_per_byte", Topic::Demo, "bit/B", "bits_per_byte", Better::Lower, 1.0, 0.75),
+                figure(
+                    "demo.bits_per_byte_with_memory",
+                    Topic::Demo,
+                    "bit/B",
+                    "bits_per_byte_with_memory",
+                    Better::Lower,
+                    1.0,
+                    0.75,
+                ),
                 figure("demo.seconds", Topic::Demo, "s", "seconds", Better::Lower, 300.0, 240.0),
                 figure(
                     "demo.tokens_per_s",

@@ -6,12 +6,12 @@ use crate::DType;
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Rounds of one measurement: some milliseconds.
-const ROUNDS: usize = 400_000;
-/// Measurements, of which the best counts: anything else is another process's time. Together about 0.3 s, for
+/// Rounds of one measurement: some tens of milliseconds, so that waking the team, a tenth of a millisecond, is none of it.
+const ROUNDS: usize = 4_000_000;
+/// Measurements, of which the best counts: anything else is another process's time. Together some tenths of a second, for
 /// a system may leave new threads on one core for tens of milliseconds before it spreads them, which
 /// would halve the figure.
-const REPEATS: usize = 100;
+const REPEATS: usize = 15;
 
 /// GFLOP/s of all workers together, for the instructions that products of `dtype` use.
 pub(super) fn measure(team: &mut Team, isa: Isa, dtype: DType) -> f64 {

@@ -30,19 +30,19 @@ const FILES_AS_SOURCES: usize = 8;
 
 /// The kinds of file, the source they belong to, and their share in the default blend.
 const KINDS: [Kind; 3] = [
-    Kind { source: "rust", format: "code", extensions: &["rs"], share: 0.50 },
-    Kind { source: "prose", format: "text", extensions: &["md", "txt", "rst", "adoc", "tex"], share: 0.30 },
+    Kind { source: "rust", format: "code", extensions: &["rs"], share: 0.35 },
+    Kind { source: "prose", format: "text", extensions: &["md", "txt", "rst", "adoc", "tex"], share: 0.20 },
     Kind {
         source: "other",
         format: "code",
         extensions: &["toml", "json", "yml", "yaml", "py", "c", "h", "js", "ts", "sh", "go", "java", "cpp"],
-        share: 0.10,
+        share: 0.25,
     },
 ];
 
 /// Pages of books, where they are installed.
 const PAGES: &str = "pages";
-const PAGES_SHARE: f64 = 0.10;
+const PAGES_SHARE: f64 = 0.20;
 
 struct Kind {
     source: &'static str,

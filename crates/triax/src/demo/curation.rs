@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! registry ── rust, prose, other ─┐
-//! share/doc/rust/html ── pages ───┴─▶ size ─▶ no copies ─▶ documents by source
+//! share/doc/rust/html ── pages ───┴─▶ size ─▶ no copies, no near copies ─▶ paragraphs once ─▶ documents by source
 //! ```
 
 use crate::commands::curate::carry_out;
@@ -42,6 +42,15 @@ max_bytes = 98304
 
 [[step]]
 kind = \"exact_dedup\"
+
+[[step]]
+kind = \"minhash_dedup\"
+
+[[step]]
+kind = \"line_dedup\"
+unit = \"paragraph\"
+min_characters = 100
+min_document_characters = 200
 
 [output]
 level = 1
