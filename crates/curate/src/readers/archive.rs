@@ -173,21 +173,37 @@ impl Archive<'_> {
             skip(record)?;
             return Ok(Some(Record::Bad { document, reason }));
         }
-        let block = body(record)?;
+        if kind == WarcRecordType::Response && record.is_http() {
+            let head = http_head(record)?;
+            let body = rest(record, head.len())?;
+            return Ok(Some(response(document, &head, body, self.limits)));
+        }
+        let block = rest(record, 0)?;
         if kind == WarcRecordType::Conversion {
             document.text = decode(&block, Some("utf-8"), None).text;
             return Ok(Some(Record::Text(document)));
         }
-        if kind == WarcRecordType::Resource || !record.is_http() {
-            return Ok(Some(by_type(document, &own_type, block)));
-        }
-        Ok(Some(response(document, block, self.limits)))
+        Ok(Some(by_type(document, &own_type, block)))
     }
 }
 
-/// The rest of a record's block. Shorter than its header promises, it was cut.
-fn body(record: &mut WarcRecord) -> io::Result<Vec<u8>> {
-    let length = record.content_length() as usize;
+/// Status line, headers and the empty line behind them, where a record's block begins so; else some of the block.
+fn http_head(record: &mut WarcRecord) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(1024);
+    let Some(reader) = record.reader_mut() else { return Ok(head) };
+    loop {
+        let start = head.len();
+        let length = reader.by_ref().take((HEAD - start) as u64).read_until(b'\n', &mut head)?;
+        if length == 0 || head[start..].trim_ascii().is_empty() {
+            return Ok(head);
+        }
+    }
+}
+
+/// What follows the `taken` bytes of a record's block. Shorter than its header promises, it was cut.
+fn rest(record: &mut WarcRecord, taken: usize) -> io::Result<Vec<u8>> {
+    let promised = record.content_length();
+    let length = (promised as usize).saturating_sub(taken);
     let mut block = Vec::with_capacity(length);
     if let Some(reader) = record.reader_mut() {
         // Straight out of the decompressor's buffer: `read_to_end` would fill the block with zeros first.
@@ -201,7 +217,7 @@ fn body(record: &mut WarcRecord) -> io::Result<Vec<u8>> {
             reader.consume(taken);
         }
     }
-    whole(block.len() as u64, length as u64)?;
+    whole((taken + block.len()) as u64, promised)?;
     Ok(block)
 }
 
@@ -227,19 +243,18 @@ fn whole(found: u64, promised: u64) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
 }
 
-/// The document of an HTTP response: status line, headers, an empty line, the body.
-fn response(mut document: Document, mut block: Vec<u8>, limits: &Limits) -> Record {
+/// The document of an HTTP response.
+fn response(mut document: Document, head: &[u8], body: Vec<u8>, limits: &Limits) -> Record {
     let bad = |document, reason| Record::Bad { document, reason };
-    let Some(head) = Head::parse(&block) else {
+    let Some(head) = Head::parse(head) else {
         return bad(document, Reason::new("bad_http"));
     };
     if head.status != 200 {
         return bad(document, Reason::measured("http_status", head.status));
     }
-    let Head { content_type, transfer_encoding, content_encoding, length, .. } = head;
+    let Head { content_type, transfer_encoding, content_encoding, .. } = head;
     let encodings = [transfer_encoding, content_encoding].into_iter().flatten().collect::<Vec<_>>().join(",");
-    block.drain(..length);
-    match unpack(block, &encodings, limits.record_bytes) {
+    match unpack(body, &encodings, limits.record_bytes) {
         Ok(body) => by_type(document, &content_type.unwrap_or_default(), body),
         Err(reason) => {
             document.metadata.insert("content_encoding".into(), encodings.into());
@@ -279,40 +294,38 @@ struct Head {
     content_type: Option<String>,
     transfer_encoding: Option<String>,
     content_encoding: Option<String>,
-    /// Bytes up to the body.
-    length: usize,
 }
 
 /// Most bytes of headers that are looked at.
 const HEAD: usize = 64 << 10;
 
 impl Head {
+    /// None of a block that does not begin with a status line, headers and an empty line.
     fn parse(block: &[u8]) -> Option<Self> {
-        let window = &block[..block.len().min(HEAD)];
-        let end = memchr::memchr(b'\n', window)?;
-        let first = std::str::from_utf8(window[..end].trim_ascii()).ok()?;
+        let mut lines = block.split_inclusive(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+        let first = std::str::from_utf8(lines.next()?).ok()?;
         let status = first.strip_prefix("HTTP/")?.split_ascii_whitespace().nth(1)?.parse().ok()?;
-        let mut head = Self { status, length: end + 1, ..Self::default() };
-        loop {
-            let rest = &window[head.length..];
-            let end = memchr::memchr(b'\n', rest)?;
-            head.length += end + 1;
-            let line = rest[..end].trim_ascii();
+        let mut head = Self { status, ..Self::default() };
+        for line in lines {
             if line.is_empty() {
                 return Some(head);
             }
             let Some(colon) = memchr::memchr(b':', line) else { continue };
-            let name = line[..colon].trim_ascii();
-            let value = match name.len() {
-                12 if name.eq_ignore_ascii_case(b"content-type") => &mut head.content_type,
-                16 if name.eq_ignore_ascii_case(b"content-encoding") => &mut head.content_encoding,
-                17 if name.eq_ignore_ascii_case(b"transfer-encoding") => &mut head.transfer_encoding,
-                _ => continue,
+            let is = |name: &str| line[..colon].trim_ascii().eq_ignore_ascii_case(name.as_bytes());
+            let value = if is("content-type") {
+                &mut head.content_type
+            } else if is("content-encoding") {
+                &mut head.content_encoding
+            } else if is("transfer-encoding") {
+                &mut head.transfer_encoding
+            } else {
+                continue;
             };
             if value.is_none() {
                 *value = Some(String::from_utf8_lossy(line[colon + 1..].trim_ascii()).into_owned());
             }
         }
+        None
     }
 }
 
