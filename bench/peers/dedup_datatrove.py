@@ -70,7 +70,9 @@ def dedup(all_lines, folder):
     os.makedirs(f"{folder}/in")
     with open(f"{folder}/in/0.jsonl", "w", encoding="utf-8") as file:
         file.writelines(all_lines)
-    config, reader = MinhashConfig(), lambda: JsonlReader(f"{folder}/in")
+    # The bands of the recipes crawl-en and crawl-zh.
+    config = MinhashConfig(num_buckets=20 if options.language == "zh" else 14)
+    reader = lambda: JsonlReader(f"{folder}/in")
     stages = [
         [reader(), MinhashDedupSignature(f"{folder}/signatures", config, language=LANGUAGE)],
         [MinhashDedupBuckets(f"{folder}/signatures", f"{folder}/buckets", config=config)],

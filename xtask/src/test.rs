@@ -45,7 +45,7 @@ pub(crate) struct Options {
 
 /// Programs beside the Rust toolchain: name, Debian package, who needs it.
 const PROGRAMS: &[(&str, &str, &str)] = &[
-    ("cc", "build-essential", "linking, and the C sources of zstd"),
+    ("cc", "build-essential", "linking, and the C sources of zstd and libdeflate"),
     ("git", "git", "tidy's list of files"),
 ];
 

@@ -1,7 +1,9 @@
 //! The algorithms that find a page's main text, behind one trait.
 
+use super::lines::lines;
+use super::link_blocks::without_link_blocks;
 use super::running_text::running_text;
-use super::strip::strip_aside;
+use super::strip::{strip, strip_aside};
 use super::{Extract, Fallback, Focus};
 use crate::step::Reason;
 use std::collections::HashSet;
@@ -32,9 +34,11 @@ pub struct Trafilatura {
 /// Fewer characters are little for a page's main text: below it, trafilatura itself looks further.
 const LITTLE: usize = 250;
 
-/// A page with so many times as much running text as was found has it elsewhere: trafilatura takes another algorithm's text
-/// where that is twice as long.
+/// A page with so many times as much running text as was found may have it elsewhere.
 const ELSEWHERE: f64 = 1.8;
+
+/// So many times as long, trafilatura takes the text of Mozilla's Readability for that of its rules.
+const LONGER: usize = 2;
 
 /// Nobody here asks for a page's author and tags, and trafilatura seeks them in the whole tree unless the head names some.
 const NAMES: &str = "<meta name=author content='not sought'><meta property=article:tag content='not sought'>";
@@ -45,13 +49,35 @@ fn with_names(html: &str) -> String {
     if head == 0 { html.to_owned() } else { [&html[..head], NAMES, &html[head..]].concat() }
 }
 
-/// Whether other algorithms may find a better text. One paragraph alone is what the last resort makes, which takes all
-/// there is.
-fn is_doubtful(found: &trafilatura::ExtractResult, html: &str) -> bool {
-    let length = found.content_text.chars().count();
-    length < LITTLE
-        || found.content_html.matches("<p>").nth(1).is_none()
-        || running_text(html) as f64 > ELSEWHERE * length as f64
+/// Whether other algorithms may find a better text than the rules.
+enum Doubt {
+    None,
+    /// There is little, or it is one paragraph alone: that is what the last resort makes, which takes all there is.
+    Text,
+    /// Most of the page's running text was left aside. On most such pages for good: they hold many articles' beginnings.
+    Aside,
+}
+
+impl Doubt {
+    /// `html` is where it was found.
+    fn about(found: &trafilatura::ExtractResult, html: &str) -> Self {
+        let length = found.content_text.chars().count();
+        if length < LITTLE || found.content_html.matches("<p>").nth(1).is_none() {
+            Self::Text
+        } else if running_text(html) as f64 > ELSEWHERE * length as f64 {
+            Self::Aside
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// Whether Readability finds so much more that trafilatura would take its text. It costs a third of asking trafilatura,
+/// which goes over the tree with its rules once more first.
+fn is_longer_elsewhere(found: &trafilatura::ExtractResult, page: &str) -> bool {
+    let article = libreadability::Parser::new().with_disable_jsonld(true).parse(page, None);
+    let length = article.map_or(0, |article| article.text_content.chars().count());
+    length > LONGER * found.content_text.chars().count()
 }
 
 impl Trafilatura {
@@ -72,15 +98,31 @@ impl Trafilatura {
 
     fn found(&self, html: &str) -> Result<trafilatura::ExtractResult, trafilatura::TrafilaturaError> {
         if self.fallback == Fallback::Always {
-            return trafilatura::extract(html, &self.all);
+            return self.with_all(html, &without_link_blocks(&strip(html)));
         }
-        let article = with_names(&strip_aside(html));
+        let article = with_names(&without_link_blocks(&strip_aside(html)));
         let first = trafilatura::extract(&article, &self.rules);
-        let doubts = || first.as_ref().map_or(true, |found| is_doubtful(found, &article));
-        if self.fallback == Fallback::Doubtful && doubts() {
-            return trafilatura::extract(html, &self.all).or(first);
+        if self.fallback == Fallback::Never {
+            return first;
         }
-        first
+        let doubt = first.as_ref().map_or(Doubt::Text, |found| Doubt::about(found, &article));
+        if matches!(doubt, Doubt::None) {
+            return first;
+        }
+        let page = without_link_blocks(&strip(html));
+        match (doubt, &first) {
+            (Doubt::Aside, Ok(found)) if !is_longer_elsewhere(found, &page) => first,
+            _ => self.with_all(html, &page).or(first),
+        }
+    }
+
+    /// With every algorithm, over `html` without blocks of links; of a page that is nothing else, over all of it.
+    fn with_all(
+        &self,
+        html: &str,
+        page: &str,
+    ) -> Result<trafilatura::ExtractResult, trafilatura::TrafilaturaError> {
+        trafilatura::extract(page, &self.all).or_else(|_| trafilatura::extract(&strip(html), &self.all))
     }
 }
 
@@ -88,10 +130,11 @@ impl Extractor for Trafilatura {
     fn main_text(&self, html: &str, _: Option<&str>) -> Result<MainText, Reason> {
         match self.found(html) {
             Ok(found) => {
-                let mut text = found.content_text;
-                if !found.comments_text.is_empty() {
+                // Its own text is one line.
+                let mut text = lines(&found.content_html);
+                if !found.comments_html.is_empty() {
                     text.push('\n');
-                    text.push_str(&found.comments_text);
+                    text.push_str(&lines(&found.comments_html));
                 }
                 Ok(MainText { text, title: found.metadata.title })
             }
@@ -124,7 +167,7 @@ impl JusText {
 
 impl Extractor for JusText {
     fn main_text(&self, html: &str, _: Option<&str>) -> Result<MainText, Reason> {
-        let text = justext::extract_text(html, &self.stop_words, &self.config);
+        let text = justext::extract_text(&strip(html), &self.stop_words, &self.config);
         Ok(MainText { text, title: title(html) })
     }
 }
@@ -166,6 +209,11 @@ mod tests {
             assert!(found.text.contains("rising for a week"), "{with:?}: {}", found.text);
             assert!(!found.text.contains("About us") && !found.text.contains("Copyright"), "{with:?}");
             assert_eq!(found.title, "A river rises", "{with:?}");
+            assert!(
+                found.text.lines().filter(|line| line.ends_with("gave way.")).count() == 6,
+                "{with:?}: {}",
+                found.text
+            );
         }
     }
 

@@ -1,12 +1,14 @@
 //! A page's main text: a pure function of its bytes, its address and the settings.
 //!
 //! ```text
-//! bytes ──decode──▶ HTML ──bounds, strip──▶ main text ──repair──▶ text, title
+//! bytes ──decode──▶ HTML ──bounds──▶ strip, without link blocks ──▶ main text ──repair──▶ text, title
 //!                            └──▶ reason: too many bytes or nodes, too deep, too slow, no text
 //! ```
 
 mod bounds;
 mod encoding;
+mod lines;
+mod link_blocks;
 mod main_text;
 mod mojibake;
 mod running_text;
@@ -156,7 +158,7 @@ pub fn extract(
     }
     let decoded = decode(html, charset, url);
     bounds::check(&decoded.text, settings)?;
-    let MainText { mut text, mut title } = extractor.main_text(&strip::strip(&decoded.text), url)?;
+    let MainText { mut text, mut title } = extractor.main_text(&decoded.text, url)?;
     if settings.repair_mojibake {
         for part in [&mut text, &mut title] {
             if let Some(repaired) = repair(part) {

@@ -8,6 +8,9 @@
 //! Behind damage the reader looks for the next record: the next gzip member or zstd frame, or the next line that
 //! begins with `WARC/1.`; what lies between is one damaged record.
 
+mod members;
+
+use self::members::{MAGIC, Members};
 use super::bounded::INNOCENT;
 use super::{Limits, Part, Record, Sink, blank};
 use crate::CurateError;
@@ -17,6 +20,7 @@ use crate::recipe::Source;
 use crate::step::Reason;
 use fastwarc::stream_io::brotli::BrotliReader;
 use fastwarc::stream_io::chunked::ChunkedReader;
+use fastwarc::stream_io::traits::{IntoWarcReader, WarcRead};
 use fastwarc::warc::iter::{ArchiveIterator, ArchiveIteratorOptions};
 use fastwarc::warc::record::{WarcRecord, WarcRecordType};
 use std::fs::File;
@@ -101,12 +105,25 @@ struct Archive<'a> {
     is_in_damage: bool,
 }
 
+/// By the bytes at its beginning, gzip is decompressed here; the rest is left to `fastwarc`.
+fn decoder<B: Bytes>(mut bytes: B) -> io::Result<Box<dyn WarcRead>> {
+    let start = bytes.stream_position()?;
+    let mut magic = Vec::new();
+    bytes.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+    bytes.seek(SeekFrom::Start(start))?;
+    Ok(if magic == MAGIC {
+        Members::new(bytes)?.into_warc_reader()
+    } else {
+        BufReader::with_capacity(1 << 17, bytes).into_warc_reader()
+    })
+}
+
 impl Archive<'_> {
     /// Reads records from here on.
     fn run<B: Bytes>(&mut self, bytes: B, sink: Sink<'_>) -> Result<Stopped, CurateError> {
         let options =
             ArchiveIteratorOptions { parse_http: false, inplace: true, ..ArchiveIteratorOptions::default() };
-        let reader = BufReader::with_capacity(1 << 17, bytes);
+        let reader = decoder(bytes).map_err(|error| CurateError::io("read", &self.part.path, error))?;
         for record in ArchiveIterator::with_options(reader, options) {
             let record = match record {
                 Ok(record) => record,
@@ -156,21 +173,37 @@ impl Archive<'_> {
             skip(record)?;
             return Ok(Some(Record::Bad { document, reason }));
         }
-        let block = body(record)?;
+        if kind == WarcRecordType::Response && record.is_http() {
+            let head = http_head(record)?;
+            let body = rest(record, head.len())?;
+            return Ok(Some(response(document, &head, body, self.limits)));
+        }
+        let block = rest(record, 0)?;
         if kind == WarcRecordType::Conversion {
             document.text = decode(&block, Some("utf-8"), None).text;
             return Ok(Some(Record::Text(document)));
         }
-        if kind == WarcRecordType::Resource || !record.is_http() {
-            return Ok(Some(by_type(document, &own_type, block)));
-        }
-        Ok(Some(response(document, block, self.limits)))
+        Ok(Some(by_type(document, &own_type, block)))
     }
 }
 
-/// The rest of a record's block. Shorter than its header promises, it was cut.
-fn body(record: &mut WarcRecord) -> io::Result<Vec<u8>> {
-    let length = record.content_length() as usize;
+/// Status line, headers and the empty line behind them, where a record's block begins so; else some of the block.
+fn http_head(record: &mut WarcRecord) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(1024);
+    let Some(reader) = record.reader_mut() else { return Ok(head) };
+    loop {
+        let start = head.len();
+        let length = reader.by_ref().take((HEAD - start) as u64).read_until(b'\n', &mut head)?;
+        if length == 0 || head[start..].trim_ascii().is_empty() {
+            return Ok(head);
+        }
+    }
+}
+
+/// What follows the `taken` bytes of a record's block. Shorter than its header promises, it was cut.
+fn rest(record: &mut WarcRecord, taken: usize) -> io::Result<Vec<u8>> {
+    let promised = record.content_length();
+    let length = (promised as usize).saturating_sub(taken);
     let mut block = Vec::with_capacity(length);
     if let Some(reader) = record.reader_mut() {
         // Straight out of the decompressor's buffer: `read_to_end` would fill the block with zeros first.
@@ -184,7 +217,7 @@ fn body(record: &mut WarcRecord) -> io::Result<Vec<u8>> {
             reader.consume(taken);
         }
     }
-    whole(block.len() as u64, length as u64)?;
+    whole((taken + block.len()) as u64, promised)?;
     Ok(block)
 }
 
@@ -210,21 +243,19 @@ fn whole(found: u64, promised: u64) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, message))
 }
 
-/// The document of an HTTP response: status line, headers, an empty line, the body.
-fn response(mut document: Document, mut block: Vec<u8>, limits: &Limits) -> Record {
+/// The document of an HTTP response.
+fn response(mut document: Document, head: &[u8], body: Vec<u8>, limits: &Limits) -> Record {
     let bad = |document, reason| Record::Bad { document, reason };
-    let Some(head) = Head::parse(&block) else {
+    let Some(head) = Head::parse(head) else {
         return bad(document, Reason::new("bad_http"));
     };
     if head.status != 200 {
         return bad(document, Reason::measured("http_status", head.status));
     }
-    let content_type = head.value("content-type").unwrap_or_default();
-    let encodings = [head.value("transfer-encoding"), head.value("content-encoding")];
-    let encodings = encodings.into_iter().flatten().collect::<Vec<_>>().join(",");
-    block.drain(..head.length);
-    match unpack(block, &encodings, limits.record_bytes) {
-        Ok(body) => by_type(document, &content_type, body),
+    let Head { content_type, transfer_encoding, content_encoding, .. } = head;
+    let encodings = [transfer_encoding, content_encoding].into_iter().flatten().collect::<Vec<_>>().join(",");
+    match unpack(body, &encodings, limits.record_bytes) {
+        Ok(body) => by_type(document, &content_type.unwrap_or_default(), body),
         Err(reason) => {
             document.metadata.insert("content_encoding".into(), encodings.into());
             bad(document, reason)
@@ -256,45 +287,45 @@ fn by_type(mut document: Document, content_type: &str, body: Vec<u8>) -> Record 
     }
 }
 
-/// Status and headers of a response.
+/// Of a response's status and headers what is asked for; of equal headers the first.
+#[derive(Default)]
 struct Head {
     status: u16,
-    /// Names in lower case.
-    fields: Vec<(String, String)>,
-    /// Bytes up to the body.
-    length: usize,
+    content_type: Option<String>,
+    transfer_encoding: Option<String>,
+    content_encoding: Option<String>,
 }
 
 /// Most bytes of headers that are looked at.
 const HEAD: usize = 64 << 10;
 
 impl Head {
+    /// None of a block that does not begin with a status line, headers and an empty line.
     fn parse(block: &[u8]) -> Option<Self> {
-        let window = &block[..block.len().min(HEAD)];
-        let (mut place, mut lines) = (0, Vec::new());
-        loop {
-            let end = window[place..].iter().position(|&byte| byte == b'\n')? + place;
-            let line = window[place..end].trim_ascii();
-            place = end + 1;
-            if line.is_empty() {
-                break;
-            }
-            lines.push(String::from_utf8_lossy(line).into_owned());
-        }
-        let mut lines = lines.into_iter();
-        let first = lines.next()?;
+        let mut lines = block.split_inclusive(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+        let first = std::str::from_utf8(lines.next()?).ok()?;
         let status = first.strip_prefix("HTTP/")?.split_ascii_whitespace().nth(1)?.parse().ok()?;
-        let fields = lines
-            .filter_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                Some((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
-            })
-            .collect();
-        Some(Self { status, fields, length: place })
-    }
-
-    fn value(&self, name: &str) -> Option<String> {
-        self.fields.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone())
+        let mut head = Self { status, ..Self::default() };
+        for line in lines {
+            if line.is_empty() {
+                return Some(head);
+            }
+            let Some(colon) = memchr::memchr(b':', line) else { continue };
+            let is = |name: &str| line[..colon].trim_ascii().eq_ignore_ascii_case(name.as_bytes());
+            let value = if is("content-type") {
+                &mut head.content_type
+            } else if is("content-encoding") {
+                &mut head.content_encoding
+            } else if is("transfer-encoding") {
+                &mut head.transfer_encoding
+            } else {
+                continue;
+            };
+            if value.is_none() {
+                *value = Some(String::from_utf8_lossy(line[colon + 1..].trim_ascii()).into_owned());
+            }
+        }
+        None
     }
 }
 
@@ -348,14 +379,13 @@ fn unpack(mut bytes: Vec<u8>, encodings: &str, limit: usize) -> Result<Vec<u8>, 
 
 /// The first place from `from` on at which a record may begin.
 fn next_start(mut bytes: impl Read + Seek, from: u64) -> io::Result<Option<u64>> {
-    const GZIP: &[u8] = b"\x1f\x8b\x08";
     const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
     const PLAIN: &[u8] = b"\nWARC/1.";
     bytes.seek(SeekFrom::Start(0))?;
     let mut magic = [0; 4];
     let length = bytes.read(&mut magic)?;
     let pattern = match &magic[..length] {
-        start if start.starts_with(GZIP) => GZIP,
+        start if start.starts_with(MAGIC) => MAGIC,
         ZSTD => ZSTD,
         _ => PLAIN,
     };

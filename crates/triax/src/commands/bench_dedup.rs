@@ -69,7 +69,8 @@ pub(crate) fn minhash(arguments: &BenchCurate, threads: usize) -> Result<Outcome
     Ok(Outcome::new("minhash", "text", threads, best.expect("there is at least one run")))
 }
 
-/// Files to deduplicated files, by a recipe of one step; once, since everything is read and written.
+/// Files to deduplicated files, by a recipe of one step with the bands of crawl-en or crawl-zh; once, since everything is
+/// read and written.
 pub(crate) fn dedup(arguments: &BenchCurate, threads: usize) -> Result<Outcome, Failure> {
     let folder = std::env::temp_dir().join(format!("triax-bench-dedup-{}", std::process::id()));
     let measured = dedup_in(&folder, arguments, threads);
@@ -81,9 +82,9 @@ pub(crate) fn dedup(arguments: &BenchCurate, threads: usize) -> Result<Outcome, 
 }
 
 fn dedup_in(folder: &Path, arguments: &BenchCurate, threads: usize) -> Result<Outcome, Failure> {
-    let words = match arguments.language {
-        TextLanguage::En => "english",
-        TextLanguage::Zh => "chinese",
+    let (words, bands) = match arguments.language {
+        TextLanguage::En => ("english", 14),
+        TextLanguage::Zh => ("chinese", 20),
     };
     let path =
         toml::Value::String(std::path::absolute(&arguments.input).map_or_else(
@@ -92,7 +93,7 @@ fn dedup_in(folder: &Path, arguments: &BenchCurate, threads: usize) -> Result<Ou
         ));
     let text = format!(
         "[[source]]\nname = \"input\"\npaths = [{path}]\n[[step]]\nkind = \"minhash_dedup\"\nwords = \"{words}\"\n\
-         [run]\nthreads = {threads}\nshard_mb = 64\n"
+         bands = {bands}\n[run]\nthreads = {threads}\nshard_mb = 64\n"
     );
     let recipe = Recipe::parse("bench", &text, &arguments.overrides)
         .map_err(|error| Failure::usage(with_causes(&error)))?;
