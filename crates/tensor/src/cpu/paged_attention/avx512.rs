@@ -13,6 +13,14 @@ pub(super) trait Cached: Act {
     /// # Safety
     /// They lie at `at`; the machine has AVX-512.
     unsafe fn widen(at: *const Self) -> __m512;
+
+    /// Rounded to nearest even.
+    ///
+    /// # Safety
+    /// The machine has AVX-512.
+    unsafe fn narrow(numbers: &[f32; LANES]) -> [Self; LANES] {
+        numbers.map(Self::from_f32)
+    }
 }
 
 impl Cached for f32 {
@@ -30,6 +38,19 @@ impl Cached for f16 {
     unsafe fn widen(at: *const Self) -> __m512 {
         // SAFETY: by the contract.
         _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn narrow(numbers: &[f32; LANES]) -> [Self; LANES] {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        let mut halves = [f16::ZERO; LANES];
+        // SAFETY: sixteen elements each.
+        unsafe {
+            let rounded = _mm512_cvtps_ph::<NEAREST>(_mm512_loadu_ps(numbers.as_ptr()));
+            _mm256_storeu_si256(halves.as_mut_ptr().cast(), rounded);
+        }
+        halves
     }
 }
 

@@ -109,7 +109,8 @@ unsafe fn fixed<K: Kind, const R: usize, const P: usize>(
         for part in 0..form.parts {
             let at = group * form.parts + part;
             let mut products = [[_mm512_setzero_si512(); P]; R];
-            for r in 0..R {
+            // Codings with minima have no code that stands for nothing else.
+            for r in 0..if form.minima { 0 } else { R } {
                 // SAFETY: the row's counts, one for each part of each group.
                 let count = unsafe { counts[r].add(at).read() } as i32;
                 products[r] = [_mm512_set1_epi32(-zero * count); P];
