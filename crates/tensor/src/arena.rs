@@ -9,8 +9,8 @@ use std::sync::Arc;
 const ALIGNMENT: usize = 2 << 20;
 
 /// From this size on memory comes zeroed from the system and is first touched by who uses it, a huge page at a time. An
-/// allocator that is asked for an alignment writes the zeros itself, page by page and before it is told of huge
-/// ones: three gigabytes of keys and values took four seconds before anything began.
+/// allocator that is asked for an alignment writes the zeros itself, page by page and before it is told of huge ones:
+/// gigabytes of keys and values that no text may ever fill.
 const LARGE: usize = 64 << 20;
 
 /// A zeroed block of memory, freed on drop.
