@@ -21,7 +21,7 @@ fn alone(request: &GenerateRequest) -> Vec<TokenScore> {
         let done = &text[request.prompt.len()..];
         let token = sampler.choose(&logits, done, None, text.len() as u64).unwrap();
         text.push(token);
-        made.push(Distribution::new(&logits).unwrap().score(token, request.top));
+        made.push(Distribution::new(&logits).unwrap().score(token, request.top, &[]));
         if request.stop_tokens.contains(&token) {
             made.pop();
             break;
@@ -73,7 +73,8 @@ fn request() -> impl Strategy<Value = GenerateRequest> {
 fn score_request() -> impl Strategy<Value = ScoreRequest> {
     (text(1..=SHAPE.context), 0usize..4, 1usize..SHAPE.context).prop_map(|(text, top, cut)| {
         let cut = cut.min(text.len());
-        ScoreRequest { context: text[..cut].to_vec(), continuation: text[cut..].to_vec(), top }
+        let (context, continuation) = (text[..cut].to_vec(), text[cut..].to_vec());
+        ScoreRequest { context, continuation, top, also: vec![4; top] }
     })
 }
 
