@@ -29,7 +29,8 @@ def run(*command):
 
 if not server.exists():
     options.out.mkdir(parents=True, exist_ok=True)
-    run(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--dest", options.out, options.package)
+    run(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", options.package.partition("==")[0],
+        "--dest", options.out, options.package)
     (archive,) = options.out.glob(f"{name.replace('-', '?')}.tar.gz")
     with tarfile.open(archive) as files:
         files.extractall(options.out, filter="data")

@@ -138,20 +138,21 @@ def versions(options):
     return found
 
 
-def echo(server):
-    """Peaks of the process's resident memory: a full context answered, and the same with every log-probability."""
+def echo(options):
+    """Peaks of the process's resident memory: a full context answered, and the same with every log-probability, each by
+    a server of its own, whose memory of keys and values nobody has touched yet."""
 
-    def peak(body):
-        # 5: the peak is counted anew from what is resident now.
-        pathlib.Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
-        server.complete(body)
-        status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    def peak(fields):
+        with Server(options) as server:
+            context = json.loads(server.ask("GET", "/v1/models", None)[1])["data"][0]["max_model_len"]
+            prompt = [7 + place % 1000 for place in range(context - 1)]
+            # 5: the peak is counted anew from what is resident now.
+            pathlib.Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+            server.complete({"prompt": prompt, "max_tokens": 1, "temperature": 0, **fields})
+            status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+            return context, int(status.split("VmHWM:")[1].split()[0]) / 1024
 
-    context = json.loads(server.ask("GET", "/v1/models", None)[1])["data"][0]["max_model_len"]
-    plain = {"prompt": [7 + place % 1000 for place in range(context - 1)], "max_tokens": 1, "temperature": 0}
-    scored = {**plain, "prompt": [8 + place % 1000 for place in range(context - 1)], "echo": True, "logprobs": 1}
-    without, with_it = peak(plain), peak(scored)
+    (context, without), (_, with_it) = peak({}), peak({"echo": True, "logprobs": 1})
     return {"context": context, "peak_mb": without, "echo_peak_mb": with_it, "echo_extra_mb": with_it - without}
 
 
@@ -169,10 +170,10 @@ def main():
     options = parser.parse_args()
     if options.side == "llama" and not options.plain:
         options.plain = crashes(options)
+    if options.echo:
+        print(json.dumps(echo(options)))
+        return
     with Server(options) as server:
-        if options.echo:
-            print(json.dumps(echo(server)))
-            return
         server.load(1, 8, 100_000)
         result = {
             f"clients_{clients}": server.load(clients, options.tokens, 1000 * place)

@@ -295,7 +295,11 @@ mod tests {
     }
 
     fn request(context: &[u32], continuation: &[u32]) -> ScoreRequest {
-        ScoreRequest { context: context.to_vec(), continuation: continuation.to_vec(), top: 0 }
+        ScoreRequest {
+            context: context.to_vec(),
+            continuation: continuation.to_vec(),
+            ..ScoreRequest::default()
+        }
     }
 
     #[test]

@@ -9,10 +9,7 @@ use triax_infer::{ScoreReply, ScoreRequest, Scorer};
 /// Tokens between two writes of the cache: a kill loses no more.
 const TOKENS_AT_ONCE: usize = 1 << 14;
 
-/// From so many single tokens behind one context on, all are read off one distribution.
-const WORTH_A_LOOK: usize = 4;
-
-/// A server tells no whole distributions and has no vocabulary worth the name.
+/// A server tells of no tokens but the likeliest, and has no vocabulary worth the name.
 const LARGEST_VOCABULARY: usize = 1 << 21;
 
 /// Context, target and key of a request that is not in the cache.
@@ -23,15 +20,13 @@ fn apart(group: &[Missing<'_>], reply: ScoreReply) -> Vec<(Key, Scored)> {
     if let [(_, _, key)] = group {
         return vec![(*key, Scored { log_probs: reply.log_probs, greedy: reply.greedy })];
     }
-    let distribution = reply.top.first().map_or(&[][..], Vec::as_slice);
-    let likeliest = distribution.first().map_or(f32::NEG_INFINITY, |&(_, log_prob)| log_prob);
-    let of: HashMap<u32, f32> = distribution.iter().copied().collect();
-    let score = |token: u32| {
-        // A token that is not in the whole distribution cannot be.
-        let log_prob = of.get(&token).copied().unwrap_or(f32::NEG_INFINITY);
-        Scored { log_probs: vec![log_prob], greedy: vec![log_prob >= likeliest] }
+    let told = reply.top.first().and_then(|told| told.split_first());
+    let (&(_, likeliest), told) = told.expect("the likeliest token is told, and the group's");
+    let score = |&(_, log_prob): &(u32, f32)| Scored {
+        log_probs: vec![log_prob],
+        greedy: vec![log_prob >= likeliest],
     };
-    group.iter().map(|(_, target, key)| (*key, score(target[0]))).collect()
+    group.iter().zip(told).map(|((_, _, key), told)| (*key, score(told))).collect()
 }
 
 /// The network under test, with its tokenizer.
@@ -115,8 +110,16 @@ impl Network<'_> {
                 rest = after;
                 let (context, target, _) = group[0];
                 tokens += context.len() + target.len();
-                let top = if group.len() > 1 { self.scorer.vocab() } else { 0 };
-                requests.push(ScoreRequest { context: context.to_vec(), continuation: target.to_vec(), top });
+                let also = match group {
+                    [_] => Vec::new(),
+                    _ => group.iter().map(|(_, target, _)| target[0]).collect(),
+                };
+                requests.push(ScoreRequest {
+                    context: context.to_vec(),
+                    continuation: target.to_vec(),
+                    top: usize::from(!also.is_empty()),
+                    also,
+                });
                 groups.push(group);
             }
             let replies = self.scorer.score(&requests)?;
@@ -134,15 +137,13 @@ impl Network<'_> {
         Ok(keys.iter().map(join).collect())
     }
 
-    /// How many of the first of `missing` one look at a whole distribution answers: single tokens behind the same
-    /// context.
+    /// How many of the first of `missing` one look at a distribution answers: single tokens behind the same context.
     fn one_look(&self, missing: &[Missing<'_>]) -> usize {
         let (context, target, _) = missing[0];
         if target.len() != 1 || self.scorer.vocab() > LARGEST_VOCABULARY {
             return 1;
         }
-        let alike = missing.iter().take_while(|other| other.0 == context && other.1.len() == 1).count();
-        if alike < WORTH_A_LOOK { 1 } else { alike }
+        missing.iter().take_while(|other| other.0 == context && other.1.len() == 1).count()
     }
 
     fn key(&self, window: &Window) -> Key {

@@ -63,14 +63,11 @@ impl<F: Fn(&[u32], u32) -> f32> Scorer for Function<F> {
             let log_probs: Vec<f32> =
                 places.map(|place| (self.log_prob)(&all[..place], all[place])).collect();
             let greedy = log_probs.iter().map(|&log_prob| log_prob > -0.5).collect();
+            let of = |&token: &u32| (token, (self.log_prob)(&request.context, token));
+            let likeliest = (0..257).map(|token| of(&token)).max_by(|a, b| a.1.total_cmp(&b.1));
             let top = match request.top {
                 0 => Vec::new(),
-                _ => {
-                    let of = |token| (token, (self.log_prob)(&request.context, token));
-                    let mut all: Vec<(u32, f32)> = (0..257).map(of).collect();
-                    all.sort_by(|a, b| b.1.total_cmp(&a.1));
-                    vec![all]
-                }
+                _ => vec![likeliest.into_iter().chain(request.also.iter().map(of)).collect()],
             };
             ScoreReply { log_probs, greedy, top }
         };

@@ -1,5 +1,6 @@
 //! One row of logits as a distribution: `ln p(i) = l(i) - ln Σ exp(l)`, and its likeliest tokens.
 
+use crate::logits::highest;
 use crate::{SamplingError, TokenScore};
 use std::cmp::Ordering;
 
@@ -20,12 +21,11 @@ impl<'a> Distribution<'a> {
     /// # Errors
     /// When a logit is NaN or +∞, or all are −∞.
     pub(crate) fn new(logits: &'a [f32]) -> Result<Self, SamplingError> {
-        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum = sum_of_exp(logits, highest);
-        if !sum.is_finite() || !highest.is_finite() {
-            let token = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY).unwrap_or(0);
-            return Err(SamplingError::Logit { token, value: logits[token] });
+        let highest = highest(logits)?;
+        if highest == f32::NEG_INFINITY {
+            return Err(SamplingError::Logit { token: 0, value: highest });
         }
+        let sum = sum_of_exp(logits, highest);
         Ok(Self { logits, highest, log_sum: sum.ln() })
     }
 
@@ -33,12 +33,14 @@ impl<'a> Distribution<'a> {
         (f64::from(self.logits[token as usize] - self.highest) - self.log_sum) as f32
     }
 
-    /// `token` in this place, with the `top` likeliest.
-    pub(crate) fn score(&self, token: u32, top: usize) -> TokenScore {
+    /// `token` in this place, with the `top` likeliest and those of `also`.
+    pub(crate) fn score(&self, token: u32, top: usize, also: &[u32]) -> TokenScore {
         let log_prob = self.log_prob(token);
         // Compared as they are told: who reads only log-probabilities comes to the same answer.
         let greedy = log_prob >= (-self.log_sum) as f32;
-        TokenScore { token, log_prob, greedy, top: self.top(top) }
+        let mut top = self.top(top);
+        top.extend(also.iter().map(|&token| (token, self.log_prob(token))));
+        TokenScore { token, log_prob, greedy, top }
     }
 
     fn top(&self, count: usize) -> Vec<(u32, f32)> {
@@ -81,17 +83,17 @@ fn sum_of_exp(logits: &[f32], highest: f32) -> f64 {
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
-    // Below this the result is subnormal; it counts as nothing beside the highest logit's 1.
-    if x < -87.0 {
-        return 0.0;
-    }
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
     let mut p = 1.0 / 5040.0;
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = p * r + coefficient;
     }
-    p * f32::from_bits((((n as i32) + 127) << 23) as u32)
+    // n lies in the low bits of what it was rounded by.
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
+    // Below this the result is subnormal; it counts as nothing beside the highest logit's 1.
+    if x < -87.0 { 0.0 } else { p * f32::from_bits(exponent << 23) }
 }
 
 #[cfg(test)]
@@ -118,7 +120,7 @@ mod tests {
         fn the_top_tokens_are_the_likeliest_in_order(
             logits in proptest::collection::vec((-5i8..5).prop_map(f32::from), 1..60), count in 0usize..70,
         ) {
-            let top = Distribution::new(&logits).unwrap().score(0, count).top;
+            let top = Distribution::new(&logits).unwrap().score(0, count, &[]).top;
             let mut order: Vec<u32> = (0..logits.len() as u32).collect();
             order.sort_by(|&a, &b| {
                 logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b))
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn a_token_is_greedy_when_none_is_likelier() {
         let distribution = Distribution::new(&[1.0, 3.0, 3.0, -1.0]).unwrap();
-        let greedy: Vec<bool> = (0..4).map(|token| distribution.score(token, 0).greedy).collect();
+        let greedy: Vec<bool> = (0..4).map(|token| distribution.score(token, 0, &[]).greedy).collect();
         assert_eq!(greedy, [false, true, true, false]);
     }
 

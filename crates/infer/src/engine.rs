@@ -10,6 +10,8 @@ pub struct ScoreRequest {
     pub continuation: Vec<u32>,
     /// How many of the likeliest tokens to tell for each place.
     pub top: usize,
+    /// Tokens to tell behind the likeliest ones for each place, whatever their rank.
+    pub also: Vec<u32>,
 }
 
 /// One entry for each token of the continuation.
@@ -19,7 +21,7 @@ pub struct ScoreReply {
     pub log_probs: Vec<f32>,
     /// No token was likelier.
     pub greedy: Vec<bool>,
-    /// The `top` likeliest tokens, likeliest first, equal ones by id.
+    /// The `top` likeliest tokens, likeliest first, equal ones by id; then those of `also` in its order.
     pub top: Vec<Vec<(u32, f32)>>,
 }
 
@@ -59,7 +61,7 @@ pub struct TokenScore {
     pub log_prob: f32,
     /// No token was likelier.
     pub greedy: bool,
-    /// The likeliest tokens, likeliest first, equal ones by id.
+    /// The likeliest tokens, likeliest first, equal ones by id; then others that were asked for.
     pub top: Vec<(u32, f32)>,
 }
 

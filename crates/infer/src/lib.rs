@@ -19,6 +19,7 @@ mod blocks;
 mod decoder;
 mod distribution;
 mod engine;
+mod logits;
 mod network;
 mod ranks;
 mod sampling;

@@ -7,7 +7,7 @@
 //!
 //! The draw is the inverse of the cumulative distribution at a Philox number addressed by (seed, position).
 
-use crate::Filter;
+use crate::{Filter, logits};
 use std::cmp::Ordering;
 use triax_tensor::philox::Stream;
 
@@ -172,7 +172,7 @@ impl Sampler {
 
     /// Fills `candidates`: likeliest first where there are cuts, by id where there are none.
     fn weigh(&mut self, logits: &[f32]) -> Result<(), SamplingError> {
-        check(logits)?;
+        logits::highest(logits)?;
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
         let keep = match (temperature, top_k) {
             (0.0, _) => 1,
@@ -219,18 +219,10 @@ impl Sampler {
     }
 }
 
-fn check(logits: &[f32]) -> Result<(), SamplingError> {
-    match logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
-        Some(token) => Err(SamplingError::Logit { token, value: logits[token] }),
-        None => Ok(()),
-    }
-}
-
 /// The first of the highest logits.
 fn likeliest(logits: &[f32]) -> Result<u32, SamplingError> {
-    check(logits)?;
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    Ok(logits.iter().position(|&l| l == highest).unwrap_or(0) as u32)
+    let highest = logits::highest(logits)?;
+    Ok(logits::first(logits, highest).unwrap_or(0) as u32)
 }
 
 fn likelier_first(a: &Candidate, b: &Candidate) -> Ordering {

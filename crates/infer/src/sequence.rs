@@ -23,6 +23,8 @@ pub struct Job {
     pub score_from: Option<usize>,
     /// How many of the likeliest tokens to tell for each place.
     pub top: usize,
+    /// Tokens to tell behind the likeliest ones for each place, whatever their rank.
+    pub also: Vec<u32>,
     /// Most tokens to add.
     pub max_tokens: usize,
     pub sampling: Sampling,
@@ -40,6 +42,7 @@ impl Job {
             score_from: Some(context.len()),
             prompt: [context, request.continuation.clone()].concat(),
             top: request.top,
+            also: request.also.clone(),
             max_tokens: 0,
             sampling: Sampling::GREEDY,
             stop_tokens: Vec::new(),
@@ -54,6 +57,7 @@ impl Job {
             prompt: begin(&request.prompt, start),
             score_from: None,
             top: request.top,
+            also: Vec::new(),
             max_tokens: request.max_tokens,
             sampling: request.sampling,
             stop_tokens: request.stop_tokens.clone(),
@@ -75,6 +79,9 @@ impl Job {
         }
         if let Some(place) = self.prompt.iter().position(|&id| id as usize >= vocabulary) {
             return Err(InferError::Token { id: self.prompt[place], place, vocabulary });
+        }
+        if let Some(&id) = self.also.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(InferError::Token { id, place: tokens, vocabulary });
         }
         Ok(self.sampling.validate()?)
     }
@@ -180,13 +187,16 @@ impl Sequence {
             let place = row + 1;
             debug_assert_eq!(place, self.next_score);
             self.next_score = place + 1;
-            return Ok(Outcome::Prompt(place, distribution.score(self.tokens[place], self.job.top)));
+            return Ok(Outcome::Prompt(
+                place,
+                distribution.score(self.tokens[place], self.job.top, &self.job.also),
+            ));
         }
         let made = &self.tokens[self.prompt_len()..];
         let filter = self.job.filter.as_deref_mut();
         let token = self.sampler.choose(logits, made, filter, (row + 1) as u64)?;
         self.tokens.push(token);
-        Ok(Outcome::Token(distribution.score(token, self.job.top)))
+        Ok(Outcome::Token(distribution.score(token, self.job.top, &self.job.also)))
     }
 
     /// Whether the token just made ends the text, and whether it belongs to it.

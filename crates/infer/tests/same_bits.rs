@@ -88,7 +88,12 @@ fn scores() -> Vec<ScoreRequest> {
     [(0, 60, 40), (1, 60, 40), (2, 45, 44), (0, 80, 20), (3, 97, 1), (4, 12, 3)]
         .map(|(kind, length, cut)| {
             let text = text(kind, length);
-            ScoreRequest { context: text[..cut].to_vec(), continuation: text[cut..].to_vec(), top: 3 }
+            ScoreRequest {
+                context: text[..cut].to_vec(),
+                continuation: text[cut..].to_vec(),
+                top: 3,
+                also: Vec::new(),
+            }
         })
         .to_vec()
 }
@@ -166,6 +171,7 @@ fn a_text_that_is_continued_and_scored_afterwards_has_the_same_log_probabilities
             context: request.prompt.clone(),
             continuation: made.ids(),
             top: 2,
+            also: Vec::new(),
         })
         .collect();
     for (reply, made) in engine.score(&scores).unwrap().iter().zip(&made) {

@@ -85,6 +85,7 @@ impl Common {
             prompt: prompt.tokens.to_vec(),
             score_from: prompt.score.then_some(1),
             top: prompt.top,
+            also: Vec::new(),
             max_tokens: prompt.max_tokens,
             sampling: Sampling { seed: self.sampling.seed.wrapping_add(text as u64), ..self.sampling },
             filter: self.grammar.as_ref().map(|grammar| {

@@ -8,10 +8,18 @@ use std::sync::Arc;
 /// Start of arenas: a huge page, so that the kernel can back them with such pages.
 const ALIGNMENT: usize = 2 << 20;
 
+/// From this size on memory comes zeroed from the system and is first touched by who uses it, a huge page at a time. An
+/// allocator that is asked for an alignment writes the zeros itself, page by page and before it is told of huge ones:
+/// gigabytes of keys and values that no text may ever fill.
+const LARGE: usize = 64 << 20;
+
 /// A zeroed block of memory, freed on drop.
 pub(crate) struct Block {
     pointer: *mut u8,
     bytes: usize,
+    /// What the allocator gave; the block begins in it at the next multiple of [`ALIGNMENT`].
+    allocation: *mut u8,
+    layout: Layout,
 }
 
 // SAFETY: the block is plain memory owned by this value.
@@ -21,24 +29,32 @@ unsafe impl Sync for Block {}
 
 impl Block {
     pub(crate) const fn empty() -> Self {
-        Self { pointer: std::ptr::without_provenance_mut(ALIGNMENT), bytes: 0 }
+        let pointer = std::ptr::without_provenance_mut(ALIGNMENT);
+        Self { pointer, bytes: 0, allocation: pointer, layout: Layout::new::<()>() }
     }
 
     pub(crate) fn new(bytes: usize) -> Result<Self, OutOfMemory> {
         if bytes == 0 {
             return Ok(Self::empty());
         }
-        let layout = Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| OutOfMemory { bytes })?;
+        let out_of_memory = || OutOfMemory { bytes };
+        let (size, alignment) = match bytes < LARGE {
+            true => (bytes, ALIGNMENT),
+            false => (bytes.checked_add(ALIGNMENT).ok_or_else(out_of_memory)?, 1),
+        };
+        let layout = Layout::from_size_align(size, alignment).map_err(|_| out_of_memory())?;
         // SAFETY: the layout has a size above 0.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        if pointer.is_null() {
-            return Err(OutOfMemory { bytes });
+        let allocation = unsafe { alloc_zeroed(layout) };
+        if allocation.is_null() {
+            return Err(out_of_memory());
         }
-        // SAFETY: the range is this allocation; the advice changes page sizes, not contents. A kernel
+        // SAFETY: a large allocation has room for the step to the next huge page, others begin with one.
+        let pointer = unsafe { allocation.add(allocation.align_offset(ALIGNMENT)) };
+        // SAFETY: the range lies in this allocation; the advice changes page sizes, not contents. A kernel
         // without huge pages refuses it, which costs speed only.
         #[cfg(target_os = "linux")]
         let _ = unsafe { rustix::mm::madvise(pointer.cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
-        Ok(Self { pointer, bytes })
+        Ok(Self { pointer, bytes, allocation, layout })
     }
 
     pub(crate) const fn bytes(&self) -> usize {
@@ -85,7 +101,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         if self.bytes > 0 {
             // SAFETY: allocated in `new` with this very layout.
-            unsafe { dealloc(self.pointer, Layout::from_size_align_unchecked(self.bytes, ALIGNMENT)) }
+            unsafe { dealloc(self.allocation, self.layout) }
         }
     }
 }
@@ -116,5 +132,24 @@ impl HostMemory {
     /// How many bytes may be accessed from there.
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_every_size_are_zeroed_and_begin_with_a_huge_page() {
+        for bytes in [1, 4096, LARGE - 1, LARGE, LARGE + 12_345] {
+            let block = Block::new(bytes).unwrap();
+            let pointer = block.pointer(0, bytes);
+            assert_eq!(pointer.addr() % ALIGNMENT, 0, "{bytes}");
+            // SAFETY: the block's own bytes, which nobody else knows of.
+            let all = unsafe { std::slice::from_raw_parts_mut(pointer, bytes) };
+            assert!(all.iter().all(|&byte| byte == 0), "{bytes}");
+            all.fill(1);
+        }
+        assert!(Block::new(usize::MAX - 5).is_err());
     }
 }

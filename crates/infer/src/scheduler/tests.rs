@@ -21,7 +21,7 @@ fn alone(request: &GenerateRequest) -> Vec<TokenScore> {
         let done = &text[request.prompt.len()..];
         let token = sampler.choose(&logits, done, None, text.len() as u64).unwrap();
         text.push(token);
-        made.push(Distribution::new(&logits).unwrap().score(token, request.top));
+        made.push(Distribution::new(&logits).unwrap().score(token, request.top, &[]));
         if request.stop_tokens.contains(&token) {
             made.pop();
             break;
@@ -35,7 +35,7 @@ fn scored(request: &ScoreRequest) -> ScoreReply {
     let mut reply = ScoreReply::default();
     for &token in &request.continuation {
         let logits = Hashing::logits(SHAPE.vocab, &text);
-        let score = Distribution::new(&logits).unwrap().score(token, request.top);
+        let score = Distribution::new(&logits).unwrap().score(token, request.top, &request.also);
         reply.log_probs.push(score.log_prob);
         reply.greedy.push(score.greedy);
         reply.top.push(score.top);
@@ -73,7 +73,8 @@ fn request() -> impl Strategy<Value = GenerateRequest> {
 fn score_request() -> impl Strategy<Value = ScoreRequest> {
     (text(1..=SHAPE.context), 0usize..4, 1usize..SHAPE.context).prop_map(|(text, top, cut)| {
         let cut = cut.min(text.len());
-        ScoreRequest { context: text[..cut].to_vec(), continuation: text[cut..].to_vec(), top }
+        let (context, continuation) = (text[..cut].to_vec(), text[cut..].to_vec());
+        ScoreRequest { context, continuation, top, also: vec![4; top] }
     })
 }
 
@@ -151,7 +152,11 @@ proptest! {
 fn a_common_beginning_is_computed_once_even_by_texts_that_come_together() {
     let context: Vec<u32> = (0..17).map(|i| i % 7).collect();
     let requests: Vec<ScoreRequest> = (0..3)
-        .map(|last| ScoreRequest { context: context.clone(), continuation: vec![last, 4], top: 0 })
+        .map(|last| ScoreRequest {
+            context: context.clone(),
+            continuation: vec![last, 4],
+            ..ScoreRequest::default()
+        })
         .collect();
     let mut engine = engine(Shape { blocks: 30, ..SHAPE });
     engine.score(&requests).unwrap();
@@ -196,7 +201,8 @@ fn a_prompt_scored_with_a_new_token_tells_both() {
 fn a_prefix_model_gets_its_prompt_whole() {
     let shape = Shape { rows: SHAPE.context, prefix_mask: true, ..SHAPE };
     let mut engine = engine(shape);
-    let request = ScoreRequest { context: (0..9).collect(), continuation: vec![1, 2, 3], top: 1 };
+    let request =
+        ScoreRequest { context: (0..9).collect(), continuation: vec![1, 2, 3], top: 1, also: vec![7, 0] };
     for _ in 0..2 {
         assert_eq!(engine.score(std::slice::from_ref(&request)).unwrap(), [scored(&request)]);
     }
@@ -225,8 +231,11 @@ fn impossible_prompts_are_refused_before_anything_runs() {
 
 #[test]
 fn an_empty_text_begins_behind_the_end_of_another() {
-    let request =
-        |context: &[u32]| ScoreRequest { context: context.into(), continuation: vec![5, 6], top: 0 };
+    let request = |context: &[u32]| ScoreRequest {
+        context: context.into(),
+        continuation: vec![5, 6],
+        ..ScoreRequest::default()
+    };
     let replies = engine(SHAPE).score(&[request(&[]), request(&[0])]).unwrap();
     assert_eq!(replies[0], replies[1]);
 }

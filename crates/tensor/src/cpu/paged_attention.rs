@@ -88,9 +88,9 @@ struct Token<'a> {
 }
 
 /// Copies the new tokens' keys and values into their blocks.
-fn append<T: Act, C: Act>(cpu: &mut Cpu, op: &PagedAttention, qkv: View, tokens: &[Token<'_>]) {
+fn append<T: Act, C: Cached>(cpu: &mut Cpu, op: &PagedAttention, qkv: View, tokens: &[Token<'_>]) {
     let PagedAttention { kv_heads, head_dim, block, .. } = *op;
-    let group = op.heads / kv_heads;
+    let (isa, group) = (cpu.isa, op.heads / kv_heads);
     // SAFETY: the views do not overlap (checked by the caller); one thread.
     let (from, keys, values) = unsafe {
         (cpu.arena.slice::<T>(qkv), cpu.arena.shared::<C>(op.keys), cpu.arena.shared::<C>(op.values))
@@ -104,14 +104,29 @@ fn append<T: Act, C: Act>(cpu: &mut Cpu, op: &PagedAttention, qkv: View, tokens:
             let cells = to..to + head_dim * block;
             // SAFETY: as above.
             let (keys, values) = unsafe { (keys.range(cells.clone()), values.range(cells)) };
-            for (to, from) in keys[at..].iter_mut().step_by(block).zip(key) {
-                *to = C::from_f32(from.to_f32());
+            let mut to = keys[at..].iter_mut().step_by(block);
+            for key in key.chunks(LANES) {
+                to.by_ref().zip(narrow::<T, C>(isa, key)).take(key.len()).for_each(|(to, key)| *to = key);
             }
-            for (to, from) in values[at * head_dim..].iter_mut().zip(value) {
-                *to = C::from_f32(from.to_f32());
+            for (to, value) in values[at * head_dim..].chunks_mut(LANES).zip(value.chunks(LANES)) {
+                to[..value.len()].copy_from_slice(&narrow::<T, C>(isa, value)[..value.len()]);
             }
         }
     }
+}
+
+/// At most sixteen numbers as the cache holds them.
+#[inline(always)]
+fn narrow<T: Act, C: Cached>(isa: Isa, from: &[T]) -> [C; LANES] {
+    let mut numbers = [0.0f32; LANES];
+    numbers.iter_mut().zip(from).for_each(|(number, from)| *number = from.to_f32());
+    #[cfg(target_arch = "x86_64")]
+    if matches!(isa, Isa::Amx | Isa::Avx512 | Isa::Avx512Bf16) {
+        // SAFETY: the machine has the instructions.
+        return unsafe { C::narrow(&numbers) };
+    }
+    let _ = isa;
+    numbers.map(C::from_f32)
 }
 
 /// The keys and values of one kv head.
@@ -139,13 +154,13 @@ fn attend<T: Act, C: Cached>(cpu: &mut Cpu, op: &PagedAttention, qkv: View, out:
     let group = heads / kv_heads;
     let longest = tokens.iter().map(|token| token.seen).max().unwrap_or(0);
     let floats = worker_floats(longest, head_dim);
-    // Neighbouring rows of one table, (first row, rows): their heads fill tiles together.
-    let per_tile = (QUERIES / group).max(1);
+    // Neighbouring rows of one table, (first row, rows): their heads fill whole tiles together.
+    let per_run = QUERIES >> group.trailing_zeros().min(QUERIES.trailing_zeros());
     let mut runs: Vec<(usize, usize)> = Vec::with_capacity(tokens.len());
     for (row, token) in tokens.iter().enumerate() {
         match runs.last_mut() {
             Some((first, count))
-                if *count < per_tile && std::ptr::eq(tokens[*first].table.as_ptr(), token.table.as_ptr()) =>
+                if *count < per_run && std::ptr::eq(tokens[*first].table.as_ptr(), token.table.as_ptr()) =>
             {
                 *count += 1;
             }

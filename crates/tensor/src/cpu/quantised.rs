@@ -36,6 +36,8 @@ const FEW: usize = 8;
 const PAIR: usize = 2;
 /// Rows of the tallest tile.
 const MOST_ROWS: usize = 6;
+/// Most super-panels that one worker takes in a row.
+const LONGEST: usize = 8;
 
 pub(super) use layout::bytes;
 
@@ -108,16 +110,26 @@ fn typed<T: Act, O: Act>(cpu: &mut Cpu, gemm: &Gemm, matrix: Quantised) {
     let product = Product { isa, rows: m, outer: matrix.outer, inner, coding, rounded: rounded.read() };
     let supers = matrix.outer.div_ceil(PANELS * LANES);
     let size = layout::super_bytes(inner, coding);
-    // Wide items read memory in one stream; narrow ones balance small matrices and keep tiles tall.
-    let wide = m <= 2 && supers >= 8 * cpu.threads();
-    let per_super = if wide { 1 } else { PANELS / PAIR };
-    cpu.team.run(supers * per_super, &|worker, item| {
-        let (index, first) = (item / per_super, item % per_super * PAIR);
-        // SAFETY: nobody writes the matrix during the product.
-        let part = unsafe { memory.range(index * size..(index + 1) * size) };
+    // Long items read memory in one stream; short ones share out what is left, and keep tiles tall.
+    let threads = cpu.threads();
+    let long = if m <= 2 { supers / threads * threads } else { 0 };
+    let run = (long / (2 * threads)).clamp(1, LONGEST);
+    let (runs, short) = (long.div_ceil(run), (supers - long) * (PANELS / PAIR));
+    cpu.team.run(runs + short, &|worker, item| {
+        let (indices, panels) = match item.checked_sub(runs) {
+            None => (item * run..((item + 1) * run).min(long), 0..PANELS),
+            Some(item) => {
+                let (index, first) = (long + item / (PANELS / PAIR), item % (PANELS / PAIR) * PAIR);
+                (index..index + 1, first..first + PAIR)
+            }
+        };
         // SAFETY: this worker's part.
         let work = unsafe { work.range(worker * own..(worker + 1) * own) };
-        product.item(part, index, if wide { 0..PANELS } else { first..first + PAIR }, work, &finish);
+        for index in indices {
+            // SAFETY: nobody writes the matrix during the product.
+            let part = unsafe { memory.range(index * size..(index + 1) * size) };
+            product.item(part, index, panels.clone(), work, &finish);
+        }
     });
 }
 

@@ -185,8 +185,8 @@ impl<T: Act, O: Act> Finish for Store<'_, T, O> {
     fn finish(&self, mut tile: Tile<'_>) {
         self.activate(&mut tile);
         #[cfg(target_arch = "x86_64")]
-        if self.isa == Isa::Amx && self.dropout.is_none() && rows::knows::<T, O>(&tile) {
-            // SAFETY: the machine has the registers, the types are known, and every element of the product is finished once.
+        if self.dropout.is_none() && rows::knows::<T, O>(self.isa, &tile) {
+            // SAFETY: the machine has the instructions, the types are known, and every element of the product is finished once.
             unsafe {
                 if self.accumulate {
                     rows::store::<T, O, true>(&tile, self.out, self.residual, self.cols);

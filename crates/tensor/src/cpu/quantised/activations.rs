@@ -3,6 +3,8 @@
 use super::super::isa::Isa;
 use super::super::math::Act;
 use super::super::memory::{Block, SharedMut};
+#[cfg(target_arch = "x86_64")]
+use super::wide_rounding;
 use crate::{DType, View};
 
 /// Groups whose largest magnitude is below this count as zero, so that its inverse is finite.
@@ -84,24 +86,41 @@ impl<'a> Rounded<'a> {
                 self.sums.range(sums),
             )
         };
-        for (group, x) in x.chunks(32).enumerate() {
-            let mut values = [0.0f32; 32];
-            values.iter_mut().zip(x).for_each(|(v, x)| *v = x.to_f32());
-            let codes = codes[group * 32..].first_chunk_mut().expect("every group has 32 codes");
-            let Group { scale, counts: halves } = match isa {
-                // SAFETY: the machine has the instructions.
-                #[cfg(target_arch = "x86_64")]
-                Isa::Amx | Isa::Avx512 | Isa::Avx512Bf16 => unsafe {
-                    super::wide_rounding::round(&values, codes)
-                },
-                _ => plain(&values, codes),
-            };
+        let mut note = |group: usize, scale: f32, halves: [i32; 2]| {
             scales[group] = scale;
             for part in 0..parts {
                 let count = if parts == 1 { halves[0] + halves[1] } else { halves[part] };
                 counts[group * parts + part] = count as u32;
                 sums[group * parts + part] = scale * count as f32;
             }
+        };
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if matches!(isa, Isa::Amx | Isa::Avx512 | Isa::Avx512Bf16) {
+            const TOGETHER: usize = wide_rounding::TOGETHER;
+            for x in x.as_chunks::<{ 32 * TOGETHER }>().0 {
+                let mut values = [0.0f32; 32 * TOGETHER];
+                values.iter_mut().zip(x).for_each(|(v, x)| *v = x.to_f32());
+                let codes = codes[done * 32..].first_chunk_mut().expect("every group has 32 codes");
+                // SAFETY: the machine has the instructions.
+                let found = unsafe { wide_rounding::round_together(&values, codes) };
+                for i in 0..TOGETHER {
+                    note(done + i, found.scales[i], [found.counts[0][i], found.counts[1][i]]);
+                }
+                done += TOGETHER;
+            }
+        }
+        for (group, x) in (done..).zip(x[done * 32..].chunks(32)) {
+            let mut values = [0.0f32; 32];
+            values.iter_mut().zip(x).for_each(|(v, x)| *v = x.to_f32());
+            let codes = codes[group * 32..].first_chunk_mut().expect("every group has 32 codes");
+            let Group { scale, counts: halves } = match isa {
+                // SAFETY: the machine has the instructions.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Amx | Isa::Avx512 | Isa::Avx512Bf16 => unsafe { wide_rounding::round(&values, codes) },
+                _ => plain(&values, codes),
+            };
+            note(group, scale, halves);
         }
     }
 

@@ -130,6 +130,8 @@ pub(super) struct Weights<'a> {
     code_step: usize,
     numbers: &'a [u8],
     number_step: usize,
+    /// Bytes of the super-panel.
+    size: usize,
 }
 
 impl<'a> Weights<'a> {
@@ -141,7 +143,22 @@ impl<'a> Weights<'a> {
             code_step: PANELS * form.code_bytes(),
             numbers: &numbers[first * LANES * form.number()..],
             number_step: form.number_rows() * PANELS * LANES * form.number(),
+            size: part.len(),
         }
+    }
+
+    /// Where the codes and the numbers of a group of this super-panel lie, or of the one behind it in memory. To be
+    /// brought nearer, not to be read: there may be none.
+    #[inline(always)]
+    pub(super) fn ahead(&self, group: usize, groups: usize) -> [*const u8; 2] {
+        let (group, skipped) = if group < groups { (group, 0) } else { (group - groups, self.size) };
+        let codes = self.codes.as_ptr().wrapping_add(skipped + group * self.code_step);
+        [codes, self.numbers.as_ptr().wrapping_add(skipped + group * self.number_step)]
+    }
+
+    /// Bytes of the numbers of a group, of all panels.
+    pub(super) const fn number_bytes(&self) -> usize {
+        self.number_step
     }
 
     /// Takes the codes from what [`unpack`] wrote.

@@ -7,6 +7,13 @@ use super::activations::Activations;
 use super::layout::{Form, LANES, Weights};
 use std::arch::x86_64::*;
 
+/// Groups of 32 that are brought nearer before they are read.
+const AHEAD: usize = 6;
+/// Rows of tiles that are made of few rows.
+const FEW: usize = 4;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// What a coding's kernel is compiled for; see [`Form`].
 trait Kind {
     const FORM: Form;
@@ -106,10 +113,22 @@ unsafe fn fixed<K: Kind, const R: usize, const P: usize>(
     let x_sums: [*const f32; R] = std::array::from_fn(|r| rounded.sums[of_parts(r)].as_ptr());
     let low = _mm512_set1_epi8(15);
     for group in 0..groups {
+        // Few rows wait for the weights' way from memory: a machine's own guesses end with each page, and where a
+        // stream is two.
+        if R <= FEW {
+            let [codes, numbers] = weights.ahead(group + AHEAD, groups);
+            for line in 0..P * form.code_bytes() / LINE {
+                _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(line * LINE).cast());
+            }
+            for line in 0..weights.number_bytes() / LINE {
+                _mm_prefetch::<_MM_HINT_T0>(numbers.wrapping_add(line * LINE).cast());
+            }
+        }
         for part in 0..form.parts {
             let at = group * form.parts + part;
             let mut products = [[_mm512_setzero_si512(); P]; R];
-            for r in 0..R {
+            // Codings with minima have no code that stands for nothing else.
+            for r in 0..if form.minima { 0 } else { R } {
                 // SAFETY: the row's counts, one for each part of each group.
                 let count = unsafe { counts[r].add(at).read() } as i32;
                 products[r] = [_mm512_set1_epi32(-zero * count); P];

@@ -4,28 +4,35 @@
 //! tile      │ 16 f32 │ 16 f32 │    + residual (T) or what `out` holds (O)    ─▶  out   one row of 32 is two vectors
 //! ```
 //! The short loops of [`super::Store::store`] say the same for every type, machine and width; this is the form that keeps up
-//! with tile registers, beside which alone it is used: bf16 is rounded by the machine's own instruction, as in
-//! [`super::math::narrow`].
+//! with tile registers and with integer dot products. Beside the former alone it is used for bf16, which is rounded by the
+//! machine's own instruction, as in [`super::math::narrow`].
 
 use super::super::super::memory::SharedMut;
 use super::Tile;
 use crate::DType;
+use crate::cpu::isa::Isa;
 use crate::cpu::math::Act;
 use std::arch::x86_64::*;
 
 /// Elements of a vector.
 const LANES: usize = 16;
 
-/// Whether [`store`] knows the types, and the tile's columns are whole vectors.
-pub(super) fn knows<T: Act, O: Act>(tile: &Tile<'_>) -> bool {
-    T::DTYPE != DType::F16 && O::DTYPE != DType::F16 && tile.cols.is_multiple_of(LANES)
+/// Whether the machine has what [`store`] needs, which knows the types, and the tile's columns are whole vectors.
+#[inline(always)]
+pub(super) fn knows<T: Act, O: Act>(isa: Isa, tile: &Tile<'_>) -> bool {
+    let types = match isa {
+        Isa::Amx => T::DTYPE != DType::F16 && O::DTYPE != DType::F16,
+        Isa::Avx512Bf16 => T::DTYPE == DType::F32 && O::DTYPE == DType::F32,
+        _ => false,
+    };
+    types && tile.cols.is_multiple_of(LANES)
 }
 
 /// Stores a tile into `out`, whose rows are `cols` long, with `residual` of the same shape or, where `ACCUMULATE`, what is there
 /// already added.
 ///
 /// # Safety
-/// The machine has tile registers of bf16; [`knows`] said yes; nobody else has the tile's part of `out` and `residual`.
+/// [`knows`] said yes; nobody else has the tile's part of `out` and `residual`.
 ///
 /// # Panics
 /// When the tile leaves one of them.
