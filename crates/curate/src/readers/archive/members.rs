@@ -140,7 +140,7 @@ impl<B: Bytes> Members<B> {
                 return Ok(false);
             };
             let number =
-                |at: usize| rest[at..at + 4].iter().rev().fold(0, |sum, &byte| sum << 8 | u32::from(byte));
+                |at: usize| rest[at..at + 4].iter().rev().fold(0, |sum, &byte| (sum << 8) | u32::from(byte));
             let (checksum, size) = (number(end - 8), number(end - 4) as usize);
             if size <= OUTPUT {
                 self.output.resize(self.output.len().max(size), 0);
