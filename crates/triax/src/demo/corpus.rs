@@ -344,7 +344,13 @@ mod tests {
     fn folder(count: usize) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for i in 0..count {
-            let text = (0..60).map(|line| format!("let value_{line} = {};\n", i * line)).collect::<String>();
+            // No two of them are near copies, to which all numbers are the same.
+            let name = |line| -> String {
+                let hash = blake3::hash(format!("{i} {line}").as_bytes());
+                hash.as_bytes()[..8].iter().map(|byte| char::from(b'a' + byte % 26)).collect()
+            };
+            let text = (0..60).map(|line| format!("let {} = {};\n", name(line), name(line + 60)));
+            let text = text.collect::<String>();
             fs::write(folder.path().join(format!("file{i}.rs")), text).unwrap();
         }
         folder
