@@ -40,7 +40,7 @@ pub(crate) const SHAPES: [Shape; 5] = [
     Shape {
         layers: 6,
         hidden: 192,
-        heads: 3,
+        heads: 6,
         sequence: 256,
         batch: 4,
         learning_rate: 1e-3,
@@ -222,6 +222,7 @@ mod tests {
         for shape in SHAPES {
             let run = parse(Path::new("run.toml"), &run_file(shape, &sources, 4096, device, 500)).unwrap();
             assert_eq!(run.model.hidden, shape.hidden);
+            assert!(shape.heads.is_multiple_of(2), "the demo's layouts cut {} heads in two", shape.heads);
             assert_eq!(run.data.blend[0].path, path("rust"));
             assert_eq!(run.train.stop, triax_spec::run::Amount::Steps(500));
         }
