@@ -47,7 +47,7 @@ impl Cached for f16 {
     #[target_feature(enable = "avx512f")]
     unsafe fn narrow(numbers: &[f32; LANES]) -> [Self; LANES] {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-        let mut halves = [f16::ZERO; LANES];
+        let mut halves = [Self::ZERO; LANES];
         // SAFETY: sixteen elements each.
         unsafe {
             let rounded = _mm512_cvtps_ph::<NEAREST>(_mm512_loadu_ps(numbers.as_ptr()));
