@@ -79,7 +79,8 @@ mod x86 {
             #[target_feature(enable = $features)]
             pub(super) unsafe fn $name(rounds: usize) -> f32 {
                 let (x, y) = (black_box($broadcast(0.5)), black_box($broadcast(1e-9)));
-                let mut acc = [$broadcast(0.0); $count];
+                // Unknown to the compiler, which would otherwise find the sums alike and move them about.
+                let mut acc = black_box([$broadcast(0.0); $count]);
                 for _ in 0..rounds {
                     for sum in &mut acc {
                         *sum = $multiply_add(*sum, x, y);
