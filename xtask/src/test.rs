@@ -21,8 +21,8 @@ pub(crate) struct Options {
     /// where it can. Builds the program once more, with MPI.
     #[arg(long)]
     mpi: bool,
-    /// Also run the tests of object stores against a server of the S3 protocol, which is installed under target/. Builds
-    /// the library once more, with the stores.
+    /// Also run the tests of object stores against servers of S3's, Google's and Azure's protocols, which are installed
+    /// under target/. Builds the library once more, with the stores.
     #[arg(long)]
     cloud: bool,
     /// Also run the tests of curation on a cluster: a build of its own with DataFusion and Ballista, under
@@ -73,10 +73,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         run_tests(command.args(["--test", "mpi", "--", "--show-output"]))?;
     }
     if options.cloud {
-        let server = cloud::Server::start()?;
+        let servers = cloud::servers()?;
         let mut command =
             cargo(&["test", "--release", "--no-fail-fast", "--workspace", "--features", "cloud"]);
-        server.environment(&mut command);
+        servers.iter().for_each(|server| server.environment(&mut command));
         run_tests(command.args(["--test", "objects", "--", "--show-output"]))?;
     }
     if options.cluster {

@@ -30,7 +30,7 @@ impl Cluster {
 
     /// # Errors
     /// Always.
-    pub fn standalone(_threads: usize) -> Result<Self, ClusterError> {
+    pub fn standalone(_threads: usize, _memory: u64, _scratch: &Path) -> Result<Self, ClusterError> {
         Err(absent("start a cluster in", "this process"))
     }
 

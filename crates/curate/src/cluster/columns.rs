@@ -79,11 +79,15 @@ fn fault(path: &Path, error: impl std::fmt::Display) -> GlobalError {
     GlobalError::Input { path: path.to_owned(), message: error.to_string() }
 }
 
+/// Rows that a column is written and read in at a time.
+const GROUP: usize = 1 << 16;
+
 /// Hashes are as random as numbers can be: dictionaries of them are larger than they are.
 pub(super) fn properties() -> WriterProperties {
     WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_dictionary_enabled(false)
+        .set_max_row_group_row_count(Some(GROUP))
         .set_created_by("triax".to_owned())
         .build()
 }

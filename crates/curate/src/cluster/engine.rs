@@ -1,6 +1,7 @@
 //! The submitting side: plans are made here, run by the cluster, and their counts checked here.
 
 use super::columns;
+use super::inside;
 use super::roles::{parse, runtime};
 use super::sink::{Codec, Parts};
 use super::{ClusterError, conserve};
@@ -8,8 +9,6 @@ use crate::global::GlobalError;
 use crate::runs::{Record, RunReader};
 use ballista_core::execution_plans::execute_physical_plan;
 use ballista_core::extension::SessionConfigExt as _;
-use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_proto::protobuf::PhysicalPlanNode;
@@ -28,6 +27,13 @@ const ROWS_A_TASK: u64 = 1 << 22;
 const MOST_TASKS: u64 = 1024;
 const FEWEST_TASKS: u64 = 4;
 
+/// Bytes of a row in memory, about; batches that a task can hold at once; and their bounds in rows, the upper one
+/// DataFusion's.
+const ROW: u64 = 64;
+const BATCHES: u64 = 128;
+const FEWEST_ROWS: u64 = 256;
+const MOST_ROWS: u64 = 8192;
+
 /// A cluster that can be reached.
 #[derive(Debug)]
 pub struct Cluster {
@@ -35,6 +41,22 @@ pub struct Cluster {
     /// HOST:PORT of the coordinator.
     address: String,
     session: String,
+    /// Bytes of a task's memory, as far as they are known here.
+    task_memory: u64,
+    /// Of the worker inside this process; goes after the runtime, which its tasks end with.
+    #[expect(dead_code, reason = "only dropped")]
+    scratch: Option<Scratch>,
+}
+
+/// A folder that goes with the value.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It is not there unless a task ran; what remains is removed at the end of the run.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Rows in Parquet files.
@@ -78,37 +100,32 @@ impl Cluster {
         };
         parse(action, address)?;
         TcpStream::connect(address).map_err(fault)?;
-        Ok(Self { runtime: runtime().map_err(fault)?, address: address.to_owned(), session: session() })
+        let (runtime, address) = (runtime().map_err(fault)?, address.to_owned());
+        Ok(Self { runtime, address, session: session(), task_memory: u64::MAX, scratch: None })
     }
 
-    /// A coordinator and a worker of `threads` threads inside this process, over the loopback interface.
+    /// A coordinator and a worker inside this process. The worker runs `threads` tasks at once, whose sorts and aggregates
+    /// hold `memory` bytes before they spill; what they spill and shuffle lies in a folder of its own in `scratch`, which
+    /// is made with the first of it and removed with the value.
     ///
     /// # Errors
     /// When they cannot listen.
-    pub fn standalone(threads: usize) -> Result<Self, ClusterError> {
+    pub fn standalone(threads: usize, memory: u64, scratch: &Path) -> Result<Self, ClusterError> {
         let fault = |message: String| ClusterError {
             action: "start a cluster in",
             address: "this process".into(),
             message,
         };
-        let runtime = runtime().map_err(|error| fault(error.to_string()))?;
-        let address = runtime.block_on(async {
-            let state = SessionStateBuilder::new()
-                .with_default_features()
-                .with_config(config(FEWEST_TASKS as usize))
-                .build();
-            let address = ballista_scheduler::standalone::new_standalone_scheduler_from_state(&state)
-                .await
-                .map_err(|error| fault(error.to_string()))?;
-            let scheduler = SchedulerGrpcClient::connect(format!("http://localhost:{}", address.port()))
-                .await
-                .map_err(|error| fault(error.to_string()))?;
-            ballista_executor::new_standalone_executor_from_state(scheduler, threads, &state)
-                .await
-                .map_err(|error| fault(error.to_string()))?;
-            Ok(format!("localhost:{}", address.port()))
-        })?;
-        Ok(Self { runtime, address, session: session() })
+        let (runtime, session) = (runtime().map_err(|error| fault(error.to_string()))?, session());
+        let scratch = std::path::absolute(scratch)
+            .map_err(|error| fault(format!("{}: {error}", scratch.display())))?
+            .join(&session);
+        let address = runtime
+            .block_on(inside::start(threads, memory, &scratch))
+            .map_err(|error| fault(error.to_string()))?;
+        let address = format!("localhost:{}", address.port());
+        let task_memory = memory / threads.max(1) as u64;
+        Ok(Self { runtime, address, session, task_memory, scratch: Some(Scratch(scratch)) })
     }
 
     /// Writes a run's rows where plans read them, unless that was done.
@@ -164,8 +181,10 @@ impl Cluster {
         }
         let fault = |message| GlobalError::Cluster { relation, address: self.address.clone(), message };
         let tasks = (table.rows / ROWS_A_TASK).clamp(FEWEST_TASKS, MOST_TASKS) as usize;
-        let plan =
-            self.runtime.block_on(plan(sql, name, table, tasks)).map_err(|error| fault(error.to_string()))?;
+        let plan = self
+            .runtime
+            .block_on(plan(sql, name, table, self.config(tasks)))
+            .map_err(|error| fault(error.to_string()))?;
         let mut attempt = 1;
         let parts = loop {
             let place = folder.join(format!("attempt-{attempt}"));
@@ -201,9 +220,24 @@ impl Cluster {
         conserve(table.relation, found, table.rows, "were counted")
     }
 
+    /// Plans are made before they are submitted, which leaves no place for Ballista's adaptive planning; it is off all the
+    /// same. A sort needs room for its merge and for some batches of each run that it has spilled: a small memory has
+    /// small ones.
+    fn config(&self, tasks: usize) -> SessionConfig {
+        let mut config = SessionConfig::new_with_ballista()
+            .with_target_partitions(tasks)
+            .with_ballista_adaptive_query_planner(false)
+            .with_ballista_physical_extension_codec(Arc::new(Codec::default()));
+        let execution = &mut config.options_mut().execution;
+        let room = usize::try_from(self.task_memory / 16).unwrap_or(usize::MAX);
+        execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(room);
+        let rows = (self.task_memory / BATCHES / ROW).clamp(FEWEST_ROWS, MOST_ROWS) as usize;
+        config.with_batch_size(rows)
+    }
+
     /// Names and rows of the parts that the tasks have written.
     async fn submit(&self, plan: Arc<Parts>, tasks: usize) -> Result<Vec<(String, u64)>, String> {
-        let config = config(tasks);
+        let config = self.config(tasks);
         let mut told = execute_physical_plan::<PhysicalPlanNode>(
             format!("http://{}", self.address),
             &config.ballista_config(),
@@ -229,21 +263,13 @@ fn session() -> String {
     format!("triax-{:016x}", RandomState::new().hash_one(()))
 }
 
-/// Plans are made before they are submitted, which leaves no place for Ballista's adaptive planning; it is off all the same.
-fn config(tasks: usize) -> SessionConfig {
-    SessionConfig::new_with_ballista()
-        .with_target_partitions(tasks)
-        .with_ballista_adaptive_query_planner(false)
-        .with_ballista_physical_extension_codec(Arc::new(Codec::default()))
-}
-
 async fn plan(
     sql: &str,
     name: &str,
     table: &Table,
-    tasks: usize,
+    config: SessionConfig,
 ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-    let context = SessionContext::new_with_config(config(tasks));
+    let context = SessionContext::new_with_config(config);
     let urls: Vec<String> = table.files.iter().map(|path| url(path)).collect();
     let rows = context.read_parquet(urls, ParquetReadOptions::default()).await?;
     context.register_table(name, rows.into_view())?;

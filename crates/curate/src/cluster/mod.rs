@@ -18,6 +18,8 @@ mod columns;
 #[cfg(feature = "cluster")]
 mod engine;
 #[cfg(feature = "cluster")]
+mod inside;
+#[cfg(feature = "cluster")]
 mod roles;
 #[cfg(feature = "cluster")]
 mod sink;

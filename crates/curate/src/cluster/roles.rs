@@ -3,12 +3,18 @@
 
 use super::sink::Codec;
 use super::{ClusterError, Worker};
+use ballista_core::RuntimeProducer;
 use ballista_core::config::TaskSchedulingPolicy;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
+use ballista_executor::runtime_cache::MemoryPoolPolicy;
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::start_server;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::prelude::SessionConfig;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
@@ -96,6 +102,7 @@ pub fn work(worker: &Worker) -> Result<(), ClusterError> {
         work_dir: Some(scratch.to_string_lossy().into_owned()),
         memory_pool_size: (worker.memory > 0).then_some(worker.memory),
         override_physical_codec: Some(Arc::new(Codec::default())),
+        override_runtime_producer: Some(environment(&scratch)),
         ..ExecutorProcessConfig::default()
     };
     let done = runtime()
@@ -107,6 +114,25 @@ pub fn work(worker: &Worker) -> Result<(), ClusterError> {
         let _ = std::fs::remove_dir_all(&scratch);
     }
     done
+}
+
+/// Where tasks spill: to `scratch`, as much as its disk holds; by default 100 GB were the most.
+pub(super) fn environment(scratch: &Path) -> RuntimeProducer {
+    let scratch = scratch.to_owned();
+    Arc::new(move |_| {
+        std::fs::create_dir_all(&scratch)?;
+        let builder = RuntimeEnvBuilder::new().with_temp_file_path(&scratch);
+        builder.with_max_temp_directory_size(u64::MAX).build_arc()
+    })
+}
+
+/// A task's part of `memory` bytes, by how many of the worker's threads it takes. Ballista divides a process's in this way.
+pub(super) fn shares(memory: u64, threads: usize) -> MemoryPoolPolicy {
+    let each = usize::try_from(memory).unwrap_or(usize::MAX) / threads.max(1);
+    Arc::new(move |base: Arc<RuntimeEnv>, _: &SessionConfig, taken: u32| {
+        let pool = FairSpillPool::new(each.saturating_mul(taken.max(1) as usize));
+        RuntimeEnvBuilder::from_runtime_env(&base).with_memory_pool(Arc::new(pool)).build_arc()
+    })
 }
 
 fn resolve(host: &str) -> std::io::Result<IpAddr> {

@@ -9,8 +9,9 @@ use crate::testing::{Outcome, document, run_in_shards, run_joined};
 
 /// One for all: a start takes longer than a plan.
 pub(crate) fn with_cluster(test: impl FnOnce(&Joins)) {
-    static CLUSTER: std::sync::LazyLock<std::sync::Mutex<Joins>> =
-        std::sync::LazyLock::new(|| std::sync::Mutex::new(Joins::Cluster(Cluster::standalone(2).unwrap())));
+    static CLUSTER: std::sync::LazyLock<std::sync::Mutex<Joins>> = std::sync::LazyLock::new(|| {
+        std::sync::Mutex::new(Joins::Cluster(Cluster::standalone(2, 1 << 30, &std::env::temp_dir()).unwrap()))
+    });
     test(&CLUSTER.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
 }
 

@@ -173,7 +173,7 @@ impl Stores {
                 Err(Error::Precondition { .. }) => return Err(changed("another tag".into())),
                 Err(error) => return Err(self.explain("read", &address, &error)),
             };
-            let tag = found.meta.e_tag.clone().unwrap_or_default();
+            let tag = tag(&found.meta);
             if found.meta.size != object.bytes || tag != object.tag {
                 return Err(changed(format!("{} bytes, tag {tag}", found.meta.size)));
             }
@@ -263,7 +263,16 @@ impl Stores {
 /// The object that a store describes, in the bucket of `address`.
 fn named(address: &Address, meta: &ObjectMeta) -> Object {
     let url = Address { key: meta.location.to_string(), ..address.clone() }.to_string();
-    Object { url, bytes: meta.size, tag: meta.e_tag.clone().unwrap_or_default() }
+    Object { url, bytes: meta.size, tag: tag(meta) }
+}
+
+/// The tag as the store's answers name it: Azure's listings leave out the quotation marks that belong to it.
+fn tag(meta: &ObjectMeta) -> String {
+    match meta.e_tag.as_deref() {
+        None => String::new(),
+        Some(tag) if tag.ends_with('"') => tag.to_owned(),
+        Some(bare) => format!("\"{bare}\""),
+    }
 }
 
 /// An error and what it comes from, each once: stores repeat their causes.

@@ -8,6 +8,7 @@
 //!   manifest.json  report.html
 //!   work/plan.json               the shards
 //!   work/fetched/                objects of stores while they are read
+//!   work/cluster/                what a cluster inside a process of the run spills and shuffles
 //!   work/phase-0/done/           markers, written last
 //!   work/phase-0/documents/      between phases
 //!   work/phase-0/rows/           for the global step that ends the phase
@@ -78,6 +79,10 @@ impl Layout {
     /// Objects of a shard, until it is done.
     pub(super) fn fetched(&self, shard: u32) -> PathBuf {
         self.root.join(format!("work/fetched/shard-{shard:05}"))
+    }
+
+    pub(super) fn cluster(&self) -> PathBuf {
+        self.root.join("work/cluster")
     }
 
     /// What of an output folder lies in stores already.

@@ -39,6 +39,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// Where a cluster inside a process of the run that writes to `out` keeps what it spills and shuffles.
+#[must_use]
+pub fn cluster_scratch(out: &Path) -> PathBuf {
+    Layout { root: out.to_owned() }.cluster()
+}
+
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -234,6 +240,7 @@ fn run_steps(
     let mut manifest = account(&run)?;
     // All shards are done: what is temporary now is of ranks that were killed.
     sweep(&run.layout.root)?;
+    remove_folder(&run.layout.cluster())?;
     if !recipe.tokens.tokenizer.is_empty() {
         manifest.tokens = Some(tokens::write_tokens(&run, &recipe.tokens, &manifest)?);
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use triax_curate::classifier::{self, Class, TrainConfig};
 use triax_curate::cluster::{Cluster, Joins};
 use triax_curate::objects::is_url;
-use triax_curate::pipeline::{self, Filtered, Manifest, Place, Totals};
+use triax_curate::pipeline::{self, Filtered, Manifest, Place, Totals, cluster_scratch};
 use triax_curate::{CurateError, Recipe, report};
 
 #[derive(Serialize)]
@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
     }
     let place = Place::find(arguments.rank, arguments.world, |name| std::env::var(name).ok())
         .map_err(Failure::usage)?;
-    let joins = joins(arguments.cluster.as_deref(), recipe.run.threads)?;
+    let joins = joins(arguments.cluster.as_deref(), &recipe, out)?;
     let begin = Instant::now();
     let Some(manifest) = carry_out(&recipe, out, place, &joins, &*interrupt::flag()?)? else {
         eprintln!("rank {} of {} is done; rank 0 writes the manifest", place.rank, place.world);
@@ -79,13 +79,16 @@ pub(crate) fn run(arguments: &Curate) -> Result<(), Failure> {
 const IN_PROCESS: &str = "in-process";
 
 /// Where documents are compared.
-fn joins(cluster: Option<&str>, threads: usize) -> Result<Joins, Failure> {
+fn joins(cluster: Option<&str>, recipe: &Recipe, out: &Path) -> Result<Joins, Failure> {
     let cluster = match cluster {
         None => return Ok(Joins::Here),
-        Some(IN_PROCESS) => Cluster::standalone(match threads {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            threads => threads,
-        }),
+        Some(IN_PROCESS) => {
+            let threads = match recipe.run.threads {
+                0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+                threads => threads,
+            };
+            Cluster::standalone(threads, recipe.run.memory_mb as u64 * 1_000_000, &cluster_scratch(out))
+        }
         Some(address) => Cluster::connect(address),
     };
     Ok(Joins::Cluster(cluster.map_err(|error| Failure::usage(with_causes(&error)))?))

@@ -2,6 +2,8 @@
 //! loopback interface, and from one of which a worker is killed.
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+mod memory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
