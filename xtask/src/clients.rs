@@ -10,6 +10,8 @@ const FOLDER: &str = "crates/serve/clients";
 
 /// The names of the browser's program, and its Debian package.
 const BROWSER: [&str; 2] = ["chromium", "chromium-browser"];
+/// Debian's smallest font that has the page's Chinese.
+const FONT: &str = "fonts-wqy-microhei";
 
 /// Runs the script, or says why it cannot be run on this machine.
 pub(crate) fn run(options: &python::Options) -> Result<()> {
@@ -21,8 +23,8 @@ pub(crate) fn run(options: &python::Options) -> Result<()> {
         }
     };
     if !BROWSER.iter().any(|name| installed(name)) && may_install()? {
-        println!("installing {} (the page in a browser)", BROWSER[0]);
-        if let Err(error) = install(&BROWSER[..1]) {
+        println!("installing {} and {FONT} (the page in a browser)", BROWSER[0]);
+        if let Err(error) = install(&[BROWSER[0], FONT]) {
             println!("{error:#}");
         }
     }
