@@ -20,6 +20,7 @@ mod decoder;
 mod distribution;
 mod engine;
 mod logits;
+mod memory;
 mod network;
 mod ranks;
 mod sampling;
@@ -30,6 +31,7 @@ pub use decoder::{Loading, load};
 pub use engine::{
     Finish, GenerateRequest, Generated, InferError, ScoreReply, ScoreRequest, Scorer, TokenScore,
 };
+pub use memory::Memory;
 pub use network::{Network, Part, Shape};
 pub use ranks::load_in_ranks;
 pub use sampling::{Candidate, Sampler, Sampling, SamplingError};

@@ -12,6 +12,7 @@ use crate::arguments::BenchGemm;
 use crate::console::json_line;
 use crate::failure::{Context, Failure};
 use crate::machine;
+use crate::random_steps::median;
 use serde::Serialize;
 use std::time::Instant;
 use triax_tensor::cpu::Cpu;
@@ -27,9 +28,12 @@ const PRODUCTS: [(&str, Product); 3] = [
     ("weight_gradient", Product::WeightGradient),
 ];
 
-/// Seconds each product is repeated for; the median of the repetitions counts.
-const SECONDS: f64 = 0.5;
-const LEAST_REPEATS: usize = 5;
+/// Each product has this many turns, so that what else the machine does for some seconds does not fall on one product alone; the
+/// median of all repetitions counts.
+const TURNS: usize = 5;
+/// Seconds each product is repeated for in a turn.
+const SECONDS: f64 = 0.4;
+const LEAST_REPEATS: usize = 3;
 
 #[derive(Clone, Copy)]
 enum Product {
@@ -55,16 +59,21 @@ pub(crate) fn run(arguments: &BenchGemm) -> Result<(), Failure> {
     // One peak for all products, the best seen between them: what depresses it is another process, and a
     // product judged by a depressed peak would look better than it is.
     let mut peak_gflops = device.peak_gflops(dtype);
-    let mut measured = Vec::new();
-    for shape in SHAPES {
-        let operands = Operands::prepare(&mut device, shape, dtype)?;
-        for (name, product) in PRODUCTS {
-            measured.push((shape, name, operands.measure(&mut device, product)));
-            peak_gflops = peak_gflops.max(device.peak_gflops(dtype));
+    let mut seconds = vec![Vec::new(); SHAPES.len() * PRODUCTS.len()];
+    for _ in 0..TURNS {
+        let mut turn = seconds.iter_mut();
+        for shape in SHAPES {
+            let operands = Operands::prepare(&mut device, shape, dtype)?;
+            for ((_, product), seconds) in PRODUCTS.into_iter().zip(&mut turn) {
+                operands.measure(&mut device, product, seconds);
+                peak_gflops = peak_gflops.max(device.peak_gflops(dtype));
+            }
         }
     }
+    let products = SHAPES.into_iter().flat_map(|shape| PRODUCTS.map(|(name, _)| (shape, name)));
     eprintln!("{:>16}  {:<16} {:>8}  {:>8}  {:>6}", "tokens×out×in", "product", "GFLOP/s", "peak", "share");
-    for (shape, name, gflops) in measured {
+    for ((shape, name), seconds) in products.zip(&seconds) {
+        let gflops = 2.0 * shape.iter().product::<usize>() as f64 / median(seconds) / 1e9;
         let line = Line {
             shape: format!("{}x{}x{}", shape[0], shape[1], shape[2]),
             product: name,
@@ -84,7 +93,6 @@ pub(crate) fn run(arguments: &BenchGemm) -> Result<(), Failure> {
 
 /// The buffers of one linear layer.
 struct Operands {
-    shape: [usize; 3],
     x: View,
     y: View,
     dx: View,
@@ -119,7 +127,7 @@ impl Operands {
         device.fill_normal(w, Stream::named(1, "w"), 0, 0.0, 0.02);
         device.pack(Operand::InnerCols(w), packed_forward);
         device.pack(Operand::InnerRows(w), packed_backward);
-        Ok(Self { shape, x, y, dx, dw, packed_forward, packed_backward })
+        Ok(Self { x, y, dx, dw, packed_forward, packed_backward })
     }
 
     fn gemm(&self, product: Product) -> Gemm {
@@ -139,22 +147,19 @@ impl Operands {
         Gemm { left, right, out, inner_shards, accumulate, epilogue: Epilogue::default() }
     }
 
-    /// GFLOP/s of the median repetition.
-    fn measure(&self, device: &mut Cpu, product: Product) -> f64 {
+    /// Adds the seconds of this turn's repetitions.
+    fn measure(&self, device: &mut Cpu, product: Product, seconds: &mut Vec<f64>) {
         let gemm = self.gemm(product);
         // One element read back waits for the device.
         let wait = |device: &Cpu| device.download_vec::<u8>(self.dw.flat_range(0, 1)).len();
         device.gemm(&gemm);
         wait(device);
-        let (mut seconds, begin) = (Vec::new(), Instant::now());
-        while begin.elapsed().as_secs_f64() < SECONDS || seconds.len() < LEAST_REPEATS {
+        let (begin, before) = (Instant::now(), seconds.len());
+        while begin.elapsed().as_secs_f64() < SECONDS || seconds.len() - before < LEAST_REPEATS {
             let start = Instant::now();
             device.gemm(&gemm);
             wait(device);
             seconds.push(start.elapsed().as_secs_f64());
         }
-        seconds.sort_by(f64::total_cmp);
-        let [t, n, k] = self.shape.map(|size| size as f64);
-        2.0 * t * n * k / seconds[seconds.len() / 2] / 1e9
     }
 }

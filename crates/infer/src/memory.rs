@@ -135,18 +135,18 @@ impl Order {
 }
 
 /// Memories of the training text for one text that will be read.
-pub(crate) struct Memory<'a> {
+pub struct Memory<'a> {
     text: &'a [u32],
     orders: Vec<Order>,
 }
 
 impl<'a> Memory<'a> {
-    pub(crate) fn new(text: &'a [u32]) -> Self {
+    pub fn new(text: &'a [u32]) -> Self {
         Self { text, orders: ORDERS.iter().map(|&length| Order::new(length, text)).collect() }
     }
 
     /// Remembers a training text.
-    pub(crate) fn learn(&mut self, text: &[u32]) {
+    pub fn learn(&mut self, text: &[u32]) {
         std::thread::scope(|scope| {
             for order in &mut self.orders {
                 scope.spawn(|| order.learn(text));
@@ -155,7 +155,10 @@ impl<'a> Memory<'a> {
     }
 
     /// Bits of the text's tokens but the first, of which the network's losses (nats, by position) are given.
-    pub(crate) fn bits(&self, losses: &[f32]) -> f64 {
+    ///
+    /// # Panics
+    /// When there is not one loss for each token.
+    pub fn bits(&self, losses: &[f32]) -> f64 {
         assert_eq!(losses.len(), self.text.len(), "a loss for every token");
         let mut read: Vec<Counts> = self
             .orders
