@@ -20,20 +20,20 @@ mod decoder;
 mod distribution;
 mod engine;
 mod logits;
-mod memory;
 mod network;
 mod ranks;
 mod sampling;
 mod scheduler;
 mod sequence;
+mod text_memory;
 
 pub use decoder::{Loading, load};
 pub use engine::{
     Finish, GenerateRequest, Generated, InferError, ScoreReply, ScoreRequest, Scorer, TokenScore,
 };
-pub use memory::Memory;
 pub use network::{Network, Part, Shape};
 pub use ranks::load_in_ranks;
 pub use sampling::{Candidate, Sampler, Sampling, SamplingError};
 pub use scheduler::{Counters, Engine, Event};
 pub use sequence::{Filter, Job, JobId};
+pub use text_memory::TextMemory;

@@ -135,12 +135,13 @@ impl Order {
 }
 
 /// Memories of the training text for one text that will be read.
-pub struct Memory<'a> {
+pub struct TextMemory<'a> {
     text: &'a [u32],
     orders: Vec<Order>,
 }
 
-impl<'a> Memory<'a> {
+impl<'a> TextMemory<'a> {
+    /// Of nothing yet, for `text`, which will be read; what is learned and answers no question of it is not kept.
     pub fn new(text: &'a [u32]) -> Self {
         Self { text, orders: ORDERS.iter().map(|&length| Order::new(length, text)).collect() }
     }
@@ -243,11 +244,11 @@ mod tests {
     fn what_was_read_before_costs_little_and_what_was_not_costs_what_the_network_says() {
         let once: Vec<u32> = (0..400).map(|i| i * 7919 % 1009).collect();
         let twice = [once.clone(), once.clone()].concat();
-        let bits = |text: &[u32]| Memory::new(text).bits(&losses(text, 1024));
+        let bits = |text: &[u32]| TextMemory::new(text).bits(&losses(text, 1024));
         let first = bits(&once);
         assert!((first - 3990.0).abs() < 60.0, "399 tokens of 10 bits each: {first}");
         assert!(bits(&twice) - first < 400.0, "the second time: {}", bits(&twice) - first);
-        let mut trained = Memory::new(&once);
+        let mut trained = TextMemory::new(&once);
         trained.learn(&twice);
         let known = trained.bits(&losses(&once, 1024));
         assert!(known < 400.0, "after training on it: {known}");
@@ -262,7 +263,7 @@ mod tests {
             text in proptest::collection::vec(0u32..3, 2..50),
         ) {
             let bits = |text: &[u32]| {
-                let mut memory = Memory::new(text);
+                let mut memory = TextMemory::new(text);
                 memory.learn(&training);
                 memory.bits(&losses(text, 3))
             };

@@ -39,7 +39,7 @@ use summary::{SourceSummary, Summary};
 use training::Course;
 use triax_curate::pipeline::Manifest;
 use triax_data::{Reading, Tokenizer, TokenizerKind};
-use triax_infer::{Memory, Sampling};
+use triax_infer::{Sampling, TextMemory};
 use triax_spec::run::Precision;
 use triax_train::{Outcome, Plan, Resume, Start, Trainer};
 
@@ -337,7 +337,7 @@ fn judge(
             done += counted;
             bar.set(done, || source.name.clone());
         })?;
-        let mut memory = Memory::new(&stream);
+        let mut memory = TextMemory::new(&stream);
         training.iter().for_each(|text| memory.learn(text));
         judged.push(SourceSummary {
             name: source.name.clone(),
