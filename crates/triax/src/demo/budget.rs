@@ -25,11 +25,13 @@ pub(crate) struct Shape {
     pub(crate) enough_steps: u64,
 }
 
-/// Largest first. What a short run can spend goes into steps before it goes into parameters: in equal times (1746 to 4700 steps of 1024
-/// tokens, about 190 s on two Zen 4 cores, 2026-12-01, `triax train`) the held-out loss of the default text was 3.87 with 6 layers of 192,
-/// 3.64 with 4 of 192, 3.54 with 6 of 128, 3.43 with 4 of 128 and 3.36 with 3 of 128; 3 of 96, 2 of 128 and 3 of 160 came to 3.35, 3.37 and
-/// 3.44. Twice the batch with 1.75 times the learning rate lost nothing (3.34) and keeps two cores busier. In whole demos 4 of 96 came to
-/// 1.92 bits per byte, 4 of 128 to 1.88 and 1.86; four layers are what an interleaved pipeline needs.
+/// Largest first. What a short run can spend goes into steps before it goes into parameters. On two Zen 4 cores (2026-12-01, `triax train`
+/// with steps of 1024 tokens) the held-out loss of the default text, 12 samples of each source, was 3.87 with 6 layers of 192 (1746 steps,
+/// 190 s on both cores), 3.64 with 4 of 192, 3.54 with 6 of 128, 3.43 with 4 of 128, 3.36 with 3 of 128, 3.35 with 3 of 96, 3.37 with 2 of
+/// 128 and 3.44 with 3 of 160 (2440 to 6000 steps, 324 to 368 s on one core, two runs side by side). With twice the batch and 1.75 times the
+/// learning rate 3 of 128 came to 3.34 in 366 s, before in 340. In whole demos 4 of 96 came to 1.92 bits per byte, 4 of 128 to 1.86, 1.88 and
+/// 1.95; four layers are what an interleaved pipeline needs. The two largest are for longer runs than these: their rates and numbers of
+/// steps follow from the others' and have not been tried.
 pub(crate) const SHAPES: [Shape; 5] = [
     Shape {
         layers: 4,
